@@ -1,0 +1,1 @@
+"""A bundle, compiled and stepped over a stream.  Never imports torch."""

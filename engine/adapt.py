@@ -1,0 +1,94 @@
+"""Fits a stream to a bundle's input contract, where that is sound, and says what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.bundle import Bundle
+from streamer.chain import Chain
+from streamer.dsp import StepConfig
+from streamer.dsp.montage import Config as Montage
+from streamer.dsp.resample import Config as Resample
+from streamer.dsp.scale import Config as Scale
+from streamer.errors import StreamMismatch
+from streamer.types import StreamInfo
+
+MIN_RATE_SHARE = 0.5  # below half the model's rate the stream lacks most of the band the model was trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a stream is made to fit a bundle.
+
+    Attributes
+    ----------
+    chain : Chain
+        Every DSP step from the raw stream to the model's input.
+    notes : tuple of str
+        What had to be adapted, for people.
+    """
+
+    chain: Chain
+    notes: tuple[str, ...]
+
+
+def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> Fit:
+    """Return the signal chain from this stream to this bundle.
+
+    The order is: unit, quality checks (on the channels and at the rate of the device), montage, rate, then
+    the bundle's own list.
+
+    Raises
+    ------
+    StreamMismatch
+        The stream does not fit; the message lists every reason.
+    """
+    contract = bundle.manifest.input
+    notes: list[str] = []
+    reasons: list[str] = []
+    steps: list[StepConfig] = []
+
+    if info.stype.upper() != contract.stype.upper():
+        reasons.append(f"it carries {info.stype}, the bundle decodes {contract.stype}")
+    if info.sfreq < MIN_RATE_SHARE * contract.sfreq:
+        reasons.append(f"it runs at {info.sfreq:g} Hz, the bundle needs {contract.sfreq:g} Hz")
+    candidates: list[tuple[StepConfig, str | None]] = []
+    if info.unit != contract.unit:
+        candidates.append((Scale(unit=contract.unit), f"scaled from {info.unit} to {contract.unit}"))
+    if quality is not None:
+        candidates.append((quality, None))
+    if tuple(info.ch_names) != contract.ch_names:
+        montage = Montage(ch_names=contract.ch_names, min_present=contract.min_present)
+        candidates.append((montage, None))
+    if info.sfreq != contract.sfreq:
+        candidates.append(
+            (Resample(sfreq=contract.sfreq), f"resampled from {info.sfreq:g} to {contract.sfreq:g} Hz")
+        )
+    current = info
+    for config, note in candidates:
+        try:
+            step = config.build(current)
+        except StreamMismatch as error:
+            reasons.append(str(error))
+            continue
+        steps.append(config)
+        current = step.info
+        notes += [note] if note else _montage_notes(step)
+    if reasons:
+        raise StreamMismatch(
+            f"Stream {info.name!r} ({info.n_chans} channels, {info.sfreq:g} Hz, {info.unit}) does not fit "
+            f"bundle {bundle.label}:\n" + "\n".join(f"  - {reason}" for reason in reasons)
+        )
+    return Fit(Chain([*steps, *contract.dsp], info), tuple(notes))
+
+
+def _montage_notes(step: object) -> list[str]:
+    """Say which channels were interpolated, if this step is one that does so."""
+    missing = getattr(step, "interpolated", None)
+    if missing is None:
+        return []
+    return [
+        f"{len(missing)} channels interpolated: {', '.join(missing)}"
+        if missing
+        else "channels picked by name"
+    ]

@@ -1,0 +1,83 @@
+"""What executes a step graph: one module per kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.components import Config
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle, Graph
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """Host memory of one step: inputs are read, outputs are written, nothing else is touched.
+
+    ``state_in`` and ``state_out`` are keyed by the graph's own tensor names.
+    """
+
+    input: NDArray[np.float32]
+    state_in: Arrays
+    outputs: Arrays
+    state_out: Arrays
+
+
+class Backend(Protocol):
+    """Executes a step graph over buffers that somebody else owns; a context manager.
+
+    It holds no state of the stream: the same buffers give the same outputs.
+    """
+
+    graph: Graph
+    name: str
+
+    def bind(self, buffers: Buffers) -> Callable[[], None]:
+        """Return a function that runs one step over these buffers.
+
+        Raises
+        ------
+        ValueError
+            A buffer that is missing, or whose shape, dtype or memory layout is not the graph's.
+        """
+
+    def close(self) -> None:
+        """Let go of the compiled graph; may be called twice."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class BackendConfig(Config):
+    """Base of the ``backend:`` blocks."""
+
+    kind: str
+
+    def open(self, bundle: Bundle) -> Backend:
+        """Compile the bundle's graph; `BundleError` when it is not what the manifest says."""
+        raise AssertionError(f"backend {self.kind} has no open()")
+
+
+def check(graph: Graph, buffers: Buffers) -> None:
+    """Raise ValueError unless the buffers are exactly what the graph reads and writes."""
+    wanted: list[tuple[str, tuple[int, ...], str, NDArray[Any] | None]] = [
+        (graph.input.name, graph.input.shape, graph.input.dtype, buffers.input)
+    ]
+    wanted += [(s.input, s.shape, s.dtype, buffers.state_in.get(s.input)) for s in graph.state]
+    wanted += [(t.name, t.shape, t.dtype, buffers.outputs.get(t.name)) for t in graph.outputs]
+    wanted += [(s.output, s.shape, s.dtype, buffers.state_out.get(s.output)) for s in graph.state]
+    for name, shape, dtype, array in wanted:
+        if array is None:
+            raise ValueError(f"no buffer for {name!r}: expected {dtype} {shape}")
+        if array.shape != shape or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
+            raise ValueError(
+                f"buffer {name!r} is {array.dtype} {array.shape}; expected contiguous {dtype} {shape}"
+            )

@@ -1,0 +1,189 @@
+"""The `bcistream` command: everything one does with a headset on somebody's head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from engine.output import Output
+
+app = typer.Typer(
+    help="Runs biosignal models on live EEG and EMG: one causal step per hop, live equal to offline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML of the run; see configs/.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Seconds = Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command("run")
+def run_command(
+    config: ConfigPath,
+    file: Annotated[
+        Path | None, typer.Option(help="Decode this recording instead of the config's source, without LSL.")
+    ] = None,
+    speed: Annotated[
+        str, typer.Option(help="With --file: 1 for real time, or any factor, or 'max'.")
+    ] = "max",
+    chunk: Annotated[int | None, typer.Option(min=1, help="With --file: samples per chunk.")] = None,
+    seconds: Seconds = None,
+    json: Json = False,
+) -> None:
+    """Decode a live stream until it ends, time is up, or Ctrl-C; exit code 1 if it was lost."""
+    from engine.config import read
+    from engine.live import LOST, run_config
+
+    out = Output(json)
+    with out.errors():
+        settings = read(config)
+        if file is not None:
+            from streamer.sources.recording import Config as Recording
+
+            source = Recording(path=file, speed=parse_speed(speed), chunk=chunk)
+            settings = settings.model_copy(update={"source": source})
+        if json:
+            quiet = tuple(sink for sink in settings.sinks if sink.kind != "console")
+            settings = settings.model_copy(update={"sinks": quiet})
+        report = run_config(settings, seconds=seconds, say=out.say)
+    out.result(report)
+    raise SystemExit(1 if report["ended"] == LOST else 0)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="EDF, BDF, GDF, FIF, BrainVision, XDF, OpenBCI, CSV or npz.")],
+    speed: Annotated[str, typer.Option(help="1 for real time, or any factor, or 'max'.")] = "1",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the LSL stream; default: the file's name.")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(help="Which stream of the file, by name or type.")] = None,
+    wait_s: Annotated[
+        float, typer.Option(help="Wait so long for somebody to listen before the first sample.")
+    ] = 30.0,
+    json: Json = False,
+) -> None:
+    """Play a recording as an LSL stream, its events as a second one called NAME-markers."""
+    from engine.replay import replay as play
+
+    out = Output(json)
+    with out.errors():
+        out.result(play(file, parse_speed(speed), name, stream, wait_s, progress=not json, say=out.say))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[
+        float, typer.Option(min=10.0, help="How much signal the simulated subject gives.")
+    ] = 60.0,
+    seed: Annotated[int, typer.Option(help="Another seed is another subject.")] = 0,
+    bundle: Annotated[str, typer.Option(help="Folder or name of a bundle.")] = "motor-imagery",
+    json: Json = False,
+) -> None:
+    """Decode a simulated subject over a real LSL stream, and score it."""
+    from engine.demo import demo as show
+
+    out = Output(json)
+    with out.errors():
+        out.result(show(seconds, seed, bundle, console=not json, say=out.say))
+
+
+@app.command()
+def devices(
+    boards: Annotated[
+        bool, typer.Option("--boards", help="List the boards that BrainFlow knows, too.")
+    ] = False,
+    wait_s: Annotated[float, typer.Option(min=0.1, help="How long to look for LSL streams.")] = 2.0,
+    json: Json = False,
+) -> None:
+    """List the LSL streams that can be seen now, and the boards that could be connected."""
+    from engine.devices import brainflow_boards, lsl_streams
+
+    out = Output(json)
+    with out.errors():
+        streams = lsl_streams(wait_s)
+        known = brainflow_boards() if boards or json else []
+        if json:
+            out.document({"lsl": streams, "brainflow": known})
+            return
+        out.table("LSL streams", streams)
+        if boards:
+            out.table("BrainFlow boards", known)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what works on this machine, what does not, and what to do; exit code 1 if anything is broken."""
+    from dataclasses import asdict
+
+    from engine.doctor import examine
+
+    out = Output(json)
+    with out.errors():
+        checks = examine()
+    healthy = all(check.status != "broken" for check in checks)
+    if json:
+        out.document({"ok": healthy, "checks": [asdict(check) for check in checks]})
+    else:
+        out.table("bcistream doctor", [asdict(check) for check in checks])
+    raise SystemExit(0 if healthy else 1)
+
+
+@app.command()
+def check(
+    config: ConfigPath,
+    file: Annotated[
+        Path | None, typer.Option(help="Check this recording instead of the config's source.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say whether the stream fits the bundle and how it would be adapted, without running."""
+    from engine.check import check as look
+    from engine.config import read
+
+    out = Output(json)
+    with out.errors():
+        out.result(look(read(config), file))
+
+
+@app.command()
+def bench(
+    seconds: Annotated[float, typer.Option(min=5.0, help="How long to measure.")] = 30.0,
+    sfreq: Annotated[float, typer.Option(min=1.0, help="Sampling rate of the stream, Hz.")] = 250.0,
+    bundle: Annotated[str, typer.Option(help="Folder or name of a bundle.")] = "motor-imagery",
+    json: Json = False,
+) -> None:
+    """Measure push to decision on this machine, beside a bare pylsl loop on the same stream."""
+    from engine.bench import bench as measure
+
+    out = Output(json)
+    with out.errors():
+        out.result(measure(seconds, sfreq, bundle, say=out.say))
+
+
+def parse_speed(text: str) -> float | Literal["max"]:
+    """Return a positive factor or ``"max"``; ConfigError otherwise."""
+    from streamer.errors import ConfigError
+
+    if text == "max":
+        return "max"
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise ConfigError(f"--speed is a positive number or 'max', not {text!r}.")
+    return factor
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What commands print: people's lines on standard error, one JSON document or a table on standard output."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from streamer.errors import BciError
+
+EXIT_ERROR = 2
+
+
+class Output:
+    """Where a command's words go.
+
+    Parameters
+    ----------
+    json : bool
+        Print exactly one JSON document on standard output, errors included.
+    """
+
+    def __init__(self, json: bool) -> None:
+        self.json = json
+        self._people = Console(stderr=True, highlight=False)
+        self._out = Console(highlight=False)
+
+    def say(self, line: str) -> None:
+        """Print a line for the person at the screen."""
+        self._people.print(line, markup=False, soft_wrap=True)
+
+    def document(self, content: Mapping[str, Any]) -> None:
+        """Print the one JSON document."""
+        sys.stdout.write(jsonlib.dumps(_finite(content), indent=2) + "\n")
+
+    def result(self, content: Mapping[str, Any]) -> None:
+        """Print a command's result: the document, or its entries line by line."""
+        if self.json:
+            self.document(content)
+            return
+        for key, value in content.items():
+            self._out.print(f"{key:>22}  {_words(value)}", markup=False, soft_wrap=True)
+
+    def table(self, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print rows as a table with the first row's keys as its columns."""
+        table = Table(title=title, title_justify="left")
+        for key in rows[0] if rows else ("nothing found",):
+            table.add_column(str(key))
+        for row in rows:
+            table.add_row(*[_words(value) for value in row.values()])
+        self._out.print(table)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the project's errors into one message and exit code 2; never a traceback."""
+        try:
+            yield
+        except BciError as error:
+            if self.json:
+                self.document({"error": {"type": type(error).__name__, "message": str(error)}})
+            else:
+                self.say(f"error: {error}")
+            raise SystemExit(EXIT_ERROR) from None
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities by null: they are not JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "  ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(item) for item in value) or "none"
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Corpora, models, training, evaluation and export.  The only package that imports torch."""

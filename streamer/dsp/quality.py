@@ -1,0 +1,192 @@
+"""Watch the signal: flat, railed and noisy channels, and samples that are no numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat
+
+from streamer.dsp import StepConfig
+from streamer.dsp.scale import PER_VOLT
+from streamer.errors import StreamMismatch
+from streamer.types import Chunk, StreamInfo
+
+NON_FINITE, RAILED, FLAT, LINE_NOISE = "non-finite", "railed", "flat", "line noise"
+
+
+class Config(StepConfig):
+    """What makes a channel bad.
+
+    Every ``update_s`` the last ``window_s`` of each channel are judged, and the verdict holds for the rows
+    from there to the next one: it never looks ahead.  There is none before the first full window.
+
+    Attributes
+    ----------
+    window_s, update_s : float
+        Seconds; the grid is counted from the first sample after a reset.
+    flat_uv : float
+        A channel whose standard deviation is less, µV, is flat.
+    rail_uv : float or None
+        The amplifier's limit, µV, where it is known.
+    share : float
+        A channel is railed that spends more than this share of the window at its limit or, the limit being
+        unknown, at one and the same extreme value; non-finite, where more than this share of it is.
+    line_freqs : tuple of float
+        Hz; those that the stream cannot carry are left out.
+    line_ratio : float
+        Line noise is bad when the power at a line frequency is so many times the median within 10 Hz around
+        it, and its rms more than ``flat_uv``.
+    max_bad : float
+        Rows are marked not valid where more than this share of channels is flat, railed or non-finite.  Line
+        noise is only told: filters take it out, and in EEGMMIDB a sixth of all good windows have it.
+    """
+
+    kind: Literal["quality"] = "quality"
+    window_s: PositiveFloat = 1.0
+    update_s: PositiveFloat = 0.25
+    flat_uv: float = Field(default=0.5, ge=0)
+    rail_uv: PositiveFloat | None = None
+    share: float = Field(default=0.2, gt=0, lt=1)
+    line_freqs: tuple[PositiveFloat, ...] = (50.0, 60.0)
+    line_ratio: float = Field(default=1000.0, gt=1)
+    max_bad: float = Field(default=0.25, ge=0, le=1)
+
+    def build(self, info: StreamInfo) -> Quality:
+        """Return the step; `StreamMismatch` when the unit is unknown, the limits being in microvolts."""
+        if info.unit not in PER_VOLT:
+            raise StreamMismatch(
+                f"quality judges in microvolts; the unit of stream {info.name!r} is {info.unit!r}. "
+                "Put a scale step with 'assume' in front."
+            )
+        return Quality(info, self)
+
+
+class Quality:
+    """The watch; a `Step`.  Samples pass unchanged, but one that is not finite repeats its channel's last.
+
+    Attributes
+    ----------
+    bad : dict of str to str
+        Channels that are bad now, and why: ``"flat"``, ``"railed"``, ``"line noise"``, ``"non-finite"``.
+    counts : dict of str to int
+        Since the step was built, resets included: values replaced (``"non-finite"``), rows marked not valid
+        (``"rows"``), and for each other reason how often a channel turned bad.
+    """
+
+    def __init__(self, info: StreamInfo, config: Config) -> None:
+        self.info = info
+        self.delay = 0
+        self.counts = dict.fromkeys((NON_FINITE, RAILED, FLAT, LINE_NOISE, "rows"), 0)
+        self._max_bad = config.max_bad * info.n_chans
+        self._judge = _Judge(info, config)
+        self._n_window = max(2, round(config.window_s * info.sfreq))
+        self._n_update = max(1, round(config.update_s * info.sfreq))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the window and the verdict; the counts go on."""
+        n_chans = self.info.n_chans
+        self.bad: dict[str, str] = {}
+        self._is_dead = np.zeros(n_chans, dtype=bool)
+        self._last = np.zeros(n_chans, dtype=np.float32)
+        self._window = np.empty((self._n_window, n_chans), dtype=np.float32)  # a ring of rows
+        self._wrong = np.zeros((self._n_window, n_chans), dtype=bool)  # where they were not finite
+        self._seen = 0
+
+    def __call__(self, chunk: Chunk) -> Chunk:
+        """Return the chunk with finite samples, its rows judged."""
+        wrong = ~np.isfinite(chunk.data)
+        data = self._fill(chunk.data, wrong) if wrong.any() else chunk.data
+        if len(data):
+            self._last = data[-1]
+        too_bad = np.empty(len(data), dtype=bool)
+        start = 0
+        while start < len(data):
+            stop = min(len(data), start + self._n_update - self._seen % self._n_update)
+            too_bad[start:stop] = (wrong[start:stop] | self._is_dead).sum(axis=1) > self._max_bad
+            self._watch(data[start:stop], wrong[start:stop])
+            start = stop
+        self.counts[NON_FINITE] += int(wrong.sum())
+        self.counts["rows"] += int(too_bad.sum())
+        return replace(chunk, data=data, valid=chunk.valid & ~too_bad)
+
+    def _fill(self, data: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Repeat the last finite value of each channel; 0 before there is one."""
+        rows = np.concatenate([self._last[None], data])
+        row = np.where(wrong, 0, np.arange(1, len(rows))[:, None])  # 0: from before this chunk
+        latest = np.maximum.accumulate(row, axis=0)
+        return np.take_along_axis(rows, latest, axis=0)
+
+    def _watch(self, data: NDArray[np.float32], wrong: NDArray[np.bool_]) -> None:
+        slots = np.arange(self._seen, self._seen + len(data)) % self._n_window
+        # A chunk longer than the window leaves only its end.
+        self._window[slots[-self._n_window :]] = data[-self._n_window :]
+        self._wrong[slots[-self._n_window :]] = wrong[-self._n_window :]
+        self._seen += len(data)
+        if self._seen % self._n_update == 0 and self._seen >= self._n_window:
+            order = np.arange(self._seen, self._seen + self._n_window) % self._n_window  # oldest first
+            self._decide(self._judge(self._window[order], self._wrong[order]))
+
+    def _decide(self, reasons: dict[int, str]) -> None:
+        names = self.info.ch_names
+        bad = {names[i]: reason for i, reason in reasons.items()}
+        for name, reason in bad.items():
+            if reason != NON_FINITE and self.bad.get(name) != reason:
+                self.counts[reason] += 1
+        self.bad = bad
+        dead = [i for i, reason in reasons.items() if reason != LINE_NOISE]
+        self._is_dead = np.isin(np.arange(len(names)), dead)
+
+
+class _Judge:
+    """Says of a window which channels are bad, and why."""
+
+    def __init__(self, info: StreamInfo, config: Config) -> None:
+        gain = PER_VOLT["uV"] / PER_VOLT[info.unit]
+        self._flat = config.flat_uv / gain
+        self._rail = np.inf if config.rail_uv is None else config.rail_uv / gain
+        self._share = config.share
+        self._line_ratio = config.line_ratio
+        n_window = max(2, round(config.window_s * info.sfreq))
+        self._taper = np.hanning(n_window)[:, None]
+        freqs = np.fft.rfftfreq(n_window, 1 / info.sfreq)
+        usable = [freq for freq in config.line_freqs if freq < info.sfreq / 2 - 2]
+        self._lines = [np.abs(freqs - freq) <= max(1.0, freqs[1]) for freq in usable]
+        self._around = [np.abs(freqs - freq) <= 10.0 for freq in usable]
+
+    def __call__(self, window: NDArray[np.float32], wrong: NDArray[np.bool_]) -> dict[int, str]:
+        """Return the reason of each bad column; the gravest one counts."""
+        x = window.astype(np.float64)
+        faults = {
+            NON_FINITE: wrong.mean(axis=0) > self._share,
+            RAILED: self._railed(x),
+            FLAT: x.std(axis=0) < self._flat,
+            LINE_NOISE: self._line_noise(x),
+        }
+        reasons: dict[int, str] = {}
+        for reason, columns in faults.items():
+            for column in np.flatnonzero(columns):
+                reasons.setdefault(int(column), reason)
+        return reasons
+
+    def _railed(self, x: NDArray[np.float64]) -> NDArray[np.bool_]:
+        at_limit = (np.abs(x) >= self._rail).mean(axis=0)
+        low, high = x.min(axis=0), x.max(axis=0)
+        stuck = np.maximum((x == low).mean(axis=0), (x == high).mean(axis=0))
+        moving = high - low > self._flat  # one value only: flat, not railed
+        railed: NDArray[np.bool_] = (at_limit > self._share) | (moving & (stuck > self._share))
+        return railed
+
+    def _line_noise(self, x: NDArray[np.float64]) -> NDArray[np.bool_]:
+        noisy = np.zeros(x.shape[1], dtype=bool)
+        if not self._lines:
+            return noisy
+        spectrum = np.fft.rfft((x - x.mean(axis=0)) * self._taper, axis=0) / self._taper.sum()
+        power = 2 * np.square(np.abs(spectrum))  # mean square of a sine at that frequency
+        for line, around in zip(self._lines, self._around, strict=True):
+            floor = np.maximum(self._line_ratio * np.median(power[around], axis=0), self._flat**2)
+            noisy |= power[line].max(axis=0) > floor
+        return noisy

@@ -1,0 +1,62 @@
+"""Convert the unit of the samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from streamer.dsp import StepConfig
+from streamer.errors import StreamMismatch
+from streamer.types import Chunk, StreamInfo
+
+Unit = Literal["V", "mV", "uV"]
+PER_VOLT = {"V": 1.0, "mV": 1e3, "uV": 1e6}
+
+
+class Config(StepConfig):
+    """Bring every channel to ``unit``, then multiply by ``factor``.
+
+    Attributes
+    ----------
+    unit : str
+        ``"V"``, ``"mV"`` or ``"uV"``.
+    assume : str or None
+        The unit of a stream that does not say it.  A stream that does is believed.
+    factor : float
+        E.g. 0.1 for a model that wants tens of microvolts; then the unit that leaves is ``"unknown"``.
+    """
+
+    kind: Literal["scale"] = "scale"
+    unit: Unit = "uV"
+    assume: Unit | None = None
+    factor: float = Field(default=1.0, gt=0)
+
+    def build(self, info: StreamInfo) -> Scale:
+        """Return the step; `StreamMismatch` when the stream's unit is unknown and none is assumed."""
+        unit = self.assume if info.unit not in PER_VOLT else info.unit
+        if unit is None:
+            raise StreamMismatch(
+                f"scale to {self.unit} needs the unit of stream {info.name!r}, which gives {info.unit!r}. "
+                f"Say it with 'assume': one of {', '.join(PER_VOLT)}."
+            )
+        out = replace(info, unit=self.unit if self.factor == 1.0 else "unknown")
+        return Scale(out, self.factor * PER_VOLT[self.unit] / PER_VOLT[unit])
+
+
+class Scale:
+    """Multiplies by ``gain``; a `Step`, stateless."""
+
+    def __init__(self, info: StreamInfo, gain: float) -> None:
+        self.info = info
+        self.delay = 0
+        self.gain = np.float64(gain)
+
+    def __call__(self, chunk: Chunk) -> Chunk:
+        """Return the chunk in the new unit."""
+        return replace(chunk, data=(chunk.data * self.gain).astype(np.float32))
+
+    def reset(self) -> None:
+        """Nothing to forget."""

@@ -1,0 +1,32 @@
+"""Where decisions go: one module per kind of sink."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from streamer.components import Config
+from streamer.types import Decision, DecisionInfo
+
+
+class Sink(Protocol):
+    """A receiver of decisions; a context manager."""
+
+    def write(self, decision: Decision) -> None:
+        """Send one decision on; must not block the hot path."""
+
+    def close(self) -> None:
+        """Flush and let go; may be called twice."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class SinkConfig(Config):
+    """Base of the blocks under ``sinks:``."""
+
+    kind: str
+
+    def open(self, info: DecisionInfo) -> Sink:
+        """Return the sink, ready to write."""
+        raise AssertionError(f"sink {self.kind} has no open()")

@@ -1,0 +1,96 @@
+"""Labels start, hold and end as configured, and never on a bad signal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from engine.decision import Decider, DecisionConfig
+from engine.framer import Frame
+from streamer.types import Decision
+
+CLASSES = ("rest", "left", "right")
+REST, LEFT, RIGHT = [6.0, 0.0, 0.0], [0.0, 6.0, 0.0], [0.0, 0.0, 6.0]
+SHARP = DecisionConfig(smoothing_s=0, threshold=0.8, release=0.5, dwell_s=0.3, refractory_s=0.4)
+
+
+def decide(rows: list[list[float]], config: DecisionConfig = SHARP, **frame: object) -> list[Decision]:
+    """Step a fresh decider through logits, ten hops a second."""
+    decider = Decider(config, CLASSES, "rest", 1.0, 0.1)
+    given = {"invalid": 0.0, "warm": True, **frame}
+    return [
+        decider.step(np.array(row, dtype=np.float32), Frame(i, i / 10, **given))  # type: ignore[arg-type]
+        for i, row in enumerate(rows)
+    ]
+
+
+def labels(rows: list[list[float]], **kwargs: object) -> list[str | None]:
+    return [decision.label for decision in decide(rows, **kwargs)]  # type: ignore[arg-type]
+
+
+def test_dwell_delays_the_label() -> None:
+    """With a dwell of three hops the label comes with the third, and two hops alone give none."""
+    assert labels([LEFT] * 4) == [None, None, "left", "left"]
+    assert labels([LEFT] * 2 + [REST] * 3) == [None] * 5
+
+
+def test_hysteresis_holds_between_release_and_threshold() -> None:
+    """A probability between the two keeps a label but does not start one."""
+    between = [0.0, float(np.log(4.0)), 0.0]  # p = 2/3
+    assert labels([between] * 6) == [None] * 6
+    assert labels([LEFT] * 3 + [between] * 3)[3:] == ["left"] * 3
+
+
+def test_refractory_period_is_silent() -> None:
+    """After a label ends, four hops of another class count for nothing; then its dwell begins."""
+    rows = [LEFT] * 3 + [RIGHT] * 8
+    assert labels(rows) == [None, None, "left"] + [None] * 6 + ["right"] * 2
+
+
+def test_idle_is_never_a_label() -> None:
+    """The idle class may win for ever without being decided for."""
+    assert labels([REST] * 10) == [None] * 10
+
+
+def test_bad_signal_rejects_and_ends() -> None:
+    """A frame with too many invalid samples, or before warm-up, is invalid and carries no label."""
+    for frame in ({"invalid": 0.2}, {"warm": False}):
+        for decision in decide([LEFT] * 6, **frame):
+            assert decision.label is None
+            assert not decision.valid
+
+
+def test_non_finite_logits_reject_and_leave_no_trace() -> None:
+    """NaN from the model is an invalid decision, and what follows is as if it had not been."""
+    decisions = decide([[np.nan, 0.0, 0.0]] + [LEFT] * 3)
+    assert not decisions[0].valid
+    assert [d.label for d in decisions[1:]] == [None, None, "left"]
+    assert all(np.isfinite(d.probabilities).all() for d in decisions)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(-50, 50), min_size=3, max_size=3), max_size=30))
+def test_probabilities_are_probabilities(rows: list[list[float]]) -> None:
+    """Whatever the logits, probabilities are in [0, 1], sum to one, and the confidence is the largest."""
+    for decision in decide(rows, config=DecisionConfig()):
+        assert sum(decision.probabilities) == pytest.approx(1)
+        assert min(decision.probabilities) >= 0
+        assert decision.confidence == max(decision.probabilities)
+
+
+def test_smoothing_is_exponential() -> None:
+    """After one time constant a step in the probabilities has gone 1 - 1/e of its way."""
+    config = DecisionConfig(smoothing_s=1.0)
+    start, *rest = decide([REST] + [LEFT] * 10, config=config)
+    target = np.exp(6) / (np.exp(6) + 2)
+    expected = target + (start.probabilities[1] - target) * np.exp(-1)
+    assert rest[-1].probabilities[1] == pytest.approx(expected)
+
+
+def test_release_above_threshold_is_refused() -> None:
+    """Hysteresis the wrong way round is an error."""
+    with pytest.raises(ValidationError, match="must not exceed"):
+        DecisionConfig(threshold=0.5, release=0.6)

@@ -1,0 +1,132 @@
+"""What training makes of recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from engine.adapt import fit  # noqa: E402
+from offline.data.corpus import read  # noqa: E402
+from offline.data.trials import (  # noqa: E402
+    IGNORE,
+    Augment,
+    TrialBatches,
+    Window,
+    augmented,
+    mirror,
+    prepare,
+    with_prior,
+)
+from offline.objectives import Config, log_odds, loss  # noqa: E402
+from streamer.dsp.align import Config as Align  # noqa: E402
+from streamer.dsp.bandpass import Config as Bandpass  # noqa: E402
+from streamer.errors import RecordingError  # noqa: E402
+from streamer.types import make_chunk  # noqa: E402
+
+CLASSES = ("rest", "left_fist", "right_fist")
+NAMES = ("FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4")
+DSP = (Bandpass(low=4.0, high=30.0, order=2), Align())
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus_dir: Path) -> list[Any]:
+    return [prepare(read(corpus_dir / "A1" / f"A1R{run}.npz"), NAMES, DSP, CLASSES) for run in (1, 2)]
+
+
+def batches(prepared: list[Any], **options: Any) -> TrialBatches:
+    return TrialBatches(prepared, Window(), sfreq=160.0, hop=10, batch_size=4, **options)
+
+
+def test_training_sees_what_the_engine_would_feed(tiny_bundle: Any, corpus_dir: Path) -> None:
+    """A preprocessed recording is bit for bit what the engine's chain makes of it, chunk by chunk."""
+    recording = read(corpus_dir / "A3" / "A3R1.npz")
+    chain = fit(tiny_bundle, recording.info).chain
+    parts, start = [], 0
+    for n in [7, 1, 400, 33] * 100:
+        times = np.arange(start, start + n) / 160.0
+        parts.append(
+            chain(make_chunk(recording.data[start : start + n], start, times[: len(recording) - start]))
+        )
+        start += n
+        if start >= len(recording):
+            break
+    live = np.concatenate([part.data for part in parts])
+    contract = tiny_bundle.manifest.input
+    np.testing.assert_array_equal(prepare(recording, contract.ch_names, contract.dsp, CLASSES).data, live)
+
+
+def test_hops_are_labelled_by_their_last_sample(prepared: list[Any]) -> None:
+    """A hop has the class asked for, nothing for 0.5 s after each change, nor where the past is cut off."""
+    data = batches(prepared)
+    x, hops, side, answer = data[0]
+    assert x.shape == (4, 9, 1380)
+    assert hops.shape == answer.shape == (4, 138)
+    since = (np.arange(138) * 10 + 9 - 580) / 160.0  # the cue stands 58 hops into the window
+    labels = hops[1].numpy()
+    assert (labels[since < -1.6] == IGNORE).all(), "the model's past is not settled"
+    assert (labels[(since > -1.4) & (since < 0)] == 0).all()
+    assert (labels[(since >= 0) & (since <= 0.5)] == IGNORE).all()
+    assert (labels[(since > 0.5) & (since < 4)] == 1 + int(side[1])).all()
+    assert (labels[(since > 4.5)] == 0).all()
+    np.testing.assert_array_equal(answer[1].numpy() == 1, (since > 0.5) & (since <= 3.0))
+
+
+def test_the_draw_depends_on_seed_and_epoch_alone(prepared: list[Any]) -> None:
+    """The same seed and epoch give the same batches in any order; another epoch gives others."""
+    options: dict[str, Any] = {"augment": Augment(), "mirror_order": mirror(NAMES), "seed": 3}
+    one, again = batches(prepared, **options), batches(prepared, **options)
+    one.begin(1)
+    again.begin(1)
+    again[0]
+    assert torch.equal(one[1][0], again[1][0])
+    again.begin(2)
+    assert not torch.equal(one[1][0], again[1][0])
+
+
+def test_mirroring_swaps_hemispheres_and_hands(prepared: list[Any]) -> None:
+    """Mirroring everything exchanges C3 and C4 and left and right, and twice is not at all."""
+    order = mirror(NAMES)
+    assert [NAMES[i] for i in order] == ["FC4", "FCz", "FC3", "C4", "Cz", "C3", "CP4", "CPz", "CP3"]
+    x, hops, side, _ = (part.numpy() for part in batches(prepared)[0])
+    only = Augment(mirror=1.0, gain=0, channel_gain=0, drop_channel=0, noise=0)
+    flipped, hops2, side2 = augmented(x.copy(), hops, side, only, order, np.random.default_rng(0))
+    np.testing.assert_array_equal(flipped[:, 3], x[:, 5])
+    np.testing.assert_array_equal(side2, 1 - side)
+    assert ((hops2 == 2) == (hops == 1)).all()
+    with pytest.raises(RecordingError, match="no counterpart"):
+        mirror(("C3", "Cz"))
+
+
+def test_the_prior_is_the_populations_covariance(corpus_dir: Path) -> None:
+    """An align step without a prior gets a symmetric one of the size of the signal; one with it keeps it."""
+    recordings = [read(path) for path in sorted((corpus_dir / "A1").iterdir())]
+    step = with_prior(recordings, NAMES, DSP)[1]
+    assert isinstance(step, Align)
+    prior = np.array(step.prior)
+    np.testing.assert_array_equal(prior, prior.T)
+    assert np.linalg.eigvalsh(prior).min() > 0
+    assert 10 < np.trace(prior) / 9 < 200  # µV²: sines of 4 to 14 µV in noise of 4 µV
+    assert with_prior([], NAMES, (DSP[0], step)) == (DSP[0], step)
+
+
+def test_the_loss_of_members_is_that_of_each_alone() -> None:
+    """Summed over members, no member's gradient depends on another member."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 20, 3)
+    hops, side = torch.randint(0, 3, (3, 20)), torch.tensor([0, 1, 1])
+    answer = torch.ones(3, 20)
+    together = loss(logits, hops, side, answer, Config())
+    alone = sum(loss(logits[i : i + 1], hops, side, answer, Config()) for i in range(2))
+    assert torch.allclose(together, torch.as_tensor(alone), atol=1e-6)
+
+
+def test_log_odds_average_right_over_left_where_the_answer_is_taken() -> None:
+    """The trial's log-odds are the mean difference of the last two logits over the marked hops."""
+    logits = torch.zeros(1, 4, 3)
+    logits[0, :, 2] = torch.tensor([9.0, 1.0, 3.0, 9.0])
+    assert log_odds(logits, torch.tensor([[0.0, 1.0, 1.0, 0.0]])).item() == pytest.approx(2.0)

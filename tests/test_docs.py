@@ -1,0 +1,82 @@
+"""The documentation names what exists, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from engine.cli import app as live
+from engine.config import RunConfig, read
+from offline.cli import app as training
+from streamer.components import modules
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends")
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("slot", "kind"), [(slot, kind) for slot in SLOTS for kind in modules(slot)], ids=lambda x: str(x)
+)
+def test_every_kind_is_in_the_readme(slot: str, kind: str) -> None:
+    """Each component has a row that names each of its settings."""
+    rows = re.findall(rf"^\| `{kind}` \|.*$", README, re.MULTILINE)
+    keys = set(modules(slot)[kind].Config.model_fields) - {"kind"}
+    assert any(all(f"`{key}`" in row for key in keys) for row in rows)
+
+
+def test_every_config_key_is_in_the_readme() -> None:
+    """Each key of a run's YAML is named."""
+    assert not {key for key in RunConfig.model_fields if f"`{key}`" not in README}
+
+
+@pytest.mark.parametrize(("name", "app"), [("bcistream", live), ("bcitrain", training)])
+def test_every_command_is_in_the_readme(name: str, app: typer.Typer) -> None:
+    """Each command of both command lines is shown."""
+    for command in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"{name} {command}" in README
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    """What the README tells people to type is there to be typed."""
+    known = {
+        name: set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+        for name, app in {"bcistream": live, "bcitrain": training}.items()
+    }
+    shown = re.findall(
+        r"(bcistream|bcitrain) ([a-z]+)\b", " ".join(re.findall(r"```.*?```", README, re.DOTALL))
+    )
+    assert shown
+    assert not [pair for pair in shown if pair[1] not in known[pair[0]]]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_config_says_what_it_is_and_how_to_run_it(path: Path) -> None:
+    """Two comment lines open each file, the second is a command of ours on this very file; it loads."""
+    first, second, *_ = path.read_text().splitlines()
+    assert re.match(r"# .{20,}\.$", first)
+    command = re.match(r"# (bcistream|bcitrain) [a-z]+ (\S+)", second)
+    assert command
+    assert ROOT / command[2] == path
+    if command[1] == "bcistream":
+        read(path)
+    else:
+        assert yaml.safe_load(path.read_text())
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    """The second command of the README is the one that CI calls."""
+    command = re.search(r"```\n(python3 -m venv .* pytest|.*pytest)\n```", README)
+    assert command
+    assert command[1] in (ROOT / ".ci" / "run").read_text()
+
+
+def test_links_inside_the_project_lead_somewhere() -> None:
+    """Relative links and pictures of the README exist."""
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
+        assert (ROOT / target).exists()
