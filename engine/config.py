@@ -94,5 +94,9 @@ def _read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path} is not YAML: {where}{error.problem}.") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error

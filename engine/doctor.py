@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import platform
+import socket
 import statistics
 import time
 import uuid
@@ -14,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from streamer.errors import BciError
+
+LSL_GROUP = "239.255.172.215"  # of liblsl's site scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,8 @@ class Check:
 def examine() -> list[Check]:
     """Run every check, in the order in which a live session would need them."""
     checks: list[Callable[[], Check]] = [
-        _python, _liblsl, _lsl_loopback, _multicast, _brainflow, _onnxruntime, _readers, _clock, _torch, _gpu,
-        _tensorrt,
+        _python, _liblsl, _lsl_loopback, _multicast, _streams, _brainflow, _onnxruntime, _readers, _clock,
+        _torch, _gpu, _tensorrt,
     ]  # fmt: skip
     return [check() for check in checks]
 
@@ -94,18 +97,34 @@ def _lsl_loopback() -> Check:
 
 
 def _multicast() -> Check:
-    """Look for other machines' streams; finding none is no fault, but says so."""
+    """Join LSL's multicast group and hear ourselves: how streams of other machines are found."""
+    fix = "Leave VPN or guest Wi-Fi, or name the peers under [lab] KnownPeers in lsl_api.cfg."
+    token = uuid.uuid4().bytes
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hear,
+        socket.socket(type=socket.SOCK_DGRAM) as tell,
+    ):
+        try:
+            hear.bind(("", 0))
+            group = socket.inet_aton(LSL_GROUP) + socket.inet_aton("0.0.0.0")
+            hear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+            hear.settimeout(1.0)
+            tell.sendto(token, (LSL_GROUP, hear.getsockname()[1]))
+            heard = hear.recv(64) == token
+        except OSError as error:
+            return Check(
+                "multicast", "missing", f"{LSL_GROUP}: {error}; only this machine's streams are found", fix
+            )
+    return Check("multicast", "ok" if heard else "missing", f"{LSL_GROUP} answers", "" if heard else fix)
+
+
+def _streams() -> Check:
+    """Look for streams; finding none is no fault."""
     import pylsl
 
     streams = [s for s in pylsl.resolve_streams(wait_time=1.0) if s.name() != "bcistream-doctor"]
-    if not streams:
-        return Check(
-            "lsl streams", "ok", "none on the network now",
-            "If one should be: same network and subnet? Wi-Fi isolation off? Firewall open for multicast? "
-            "Otherwise name the peers under [lab] KnownPeers in lsl_api.cfg.",
-        )  # fmt: skip
     names = ", ".join(f"{s.name()} ({s.type()}, {s.hostname()})" for s in streams[:5])
-    return Check("lsl streams", "ok", f"{len(streams)} visible: {names}")
+    return Check("lsl streams", "ok", f"{len(streams)} visible: {names}" if streams else "none visible now")
 
 
 def _brainflow() -> Check:

@@ -16,6 +16,7 @@ from engine.bundle import load
 from engine.config import RunConfig
 from engine.pipeline import Pipeline, run
 from engine.telemetry import Telemetry
+from engine.watch import Watch
 from streamer.acquire import Feed, feed
 from streamer.errors import StreamLost, StreamMismatch
 from streamer.repair import Repair
@@ -55,6 +56,7 @@ def run_config(
     say: Callable[[str], None] = lambda line: None,
     extra: Sink | None = None,
     stop: threading.Event | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
     """Run until the stream ends, ``seconds`` of it have passed, or somebody interrupts.
 
@@ -66,6 +68,8 @@ def run_config(
         One more receiver of decisions.
     stop : threading.Event, optional
         Ends the run when set.
+    clock : callable, optional
+        Seconds; the local LSL clock by default.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def run_config(
         opened = _Opened(pipeline, samples, sinks, Telemetry(), source.live, backend.name)
         for line in _greeting(opened):
             say(line)
-        ended = _drive(opened, config, _Deadline(stop, seconds), say)
+        ended = _drive(opened, config, _Deadline(stop, seconds), say, clock or _lsl_clock())
     return _report(opened, ended)
 
 
@@ -119,11 +123,22 @@ def _decision_info(config: RunConfig, pipeline: Pipeline) -> DecisionInfo:
     return DecisionInfo(config.name, classes, 1 / pipeline.hop_s, pipeline.info, pipeline.describe())
 
 
-def _drive(opened: _Opened, config: RunConfig, done: _Deadline, say: Callable[[str], None]) -> str:
-    """Run the loop; return why it ended."""
+def _lsl_clock() -> Callable[[], float]:
     from pylsl import local_clock
 
-    name = opened.feed.info.name
+    clock: Callable[[], float] = local_clock
+    return clock
+
+
+def _drive(
+    opened: _Opened,
+    config: RunConfig,
+    done: _Deadline,
+    say: Callable[[str], None],
+    clock: Callable[[], float],
+) -> str:
+    """Run the loop; return why it ended."""
+    watch = Watch(opened.feed, opened.pipeline, say)
     with _interruptible(done.stop), _low_latency():
         try:
             run(
@@ -131,11 +146,12 @@ def _drive(opened: _Opened, config: RunConfig, done: _Deadline, say: Callable[[s
                 opened.pipeline,
                 opened.sinks,
                 opened.telemetry,
-                clock=local_clock,
+                clock=clock,
                 stop=done,
                 stall_s=config.stall_s,
                 give_up_s=config.give_up_s,
-                on_stall=lambda s: say(f"no samples from {name!r} for {s:.1f} s: waiting"),
+                on_stall=watch.stalled,
+                on_chunk=watch.look,
             )
         except (StreamLost, StreamMismatch) as error:  # what was decided so far still gets its report
             say(str(error))
@@ -199,6 +215,7 @@ def _report(opened: _Opened, ended: str) -> dict[str, Any]:
         "invalid": telemetry.invalid,
         "resets": pipeline.resets,
         "stalls": telemetry.stalls,
+        "bad_channels": pipeline.bad_channels,
         **asdict(opened.feed.counters),
         # A file's stamps are its own time axis: there is nothing to be late against.
         "latency_ms": telemetry.latency.summary() if opened.live else None,

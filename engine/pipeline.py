@@ -18,6 +18,7 @@ from engine.runner import Runner
 from engine.telemetry import Telemetry
 from streamer.acquire import Feed
 from streamer.dsp import StepConfig
+from streamer.dsp.quality import Quality
 from streamer.errors import EndOfStream, StreamLost
 from streamer.sinks import Sink
 from streamer.types import Chunk, Decision, StreamInfo
@@ -93,6 +94,11 @@ class Pipeline:
         self._runner.reset()
         self._decider.reset()
 
+    @property
+    def bad_channels(self) -> dict[str, str]:
+        """Channels of the stream that are bad now, and why; empty without quality checks."""
+        return next((step.bad for step in self.chain.steps if isinstance(step, Quality)), {})
+
     def delays(self) -> dict[str, float]:
         """Return the algorithmic delay's parts, ms: what no machine, however fast, can take away."""
         manifest = self.bundle.manifest
@@ -128,6 +134,7 @@ def run(
     stall_s: float = 2.0,
     give_up_s: float = 30.0,
     on_stall: Callable[[float], None] = lambda seconds: None,
+    on_chunk: Callable[[float], None] = lambda now: None,
 ) -> None:
     """Drive a pipeline from a feed until the stream ends or ``stop`` says so.
 
@@ -137,6 +144,8 @@ def run(
         The local LSL clock, s: what chunk stamps are on.
     on_stall : callable
         Told once per stall for how long nothing has come.
+    on_chunk : callable
+        Told the time after each chunk is dealt with.
 
     Raises
     ------
@@ -164,6 +173,7 @@ def run(
             continue
         last, stalled = now, False
         _emit(pipeline, chunk, sinks, telemetry, clock)
+        on_chunk(now)
 
 
 def _emit(

@@ -108,7 +108,7 @@ def test_doctor_finds_this_machine_healthy() -> None:
     code, document = call("doctor")
     assert code == 0
     assert document["ok"]
-    assert {"liblsl", "brainflow", "onnxruntime", "gpu", "tensorrt", "clock"} <= {
+    assert {"liblsl", "multicast", "brainflow", "onnxruntime", "gpu", "tensorrt", "clock"} <= {
         check["name"] for check in document["checks"]
     }
 

@@ -1,0 +1,68 @@
+"""Tells the person at the screen what happens to a stream, as it happens and once each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from engine.pipeline import Pipeline
+from streamer.acquire import Feed
+
+EVERY_S = 1.0  # a burst of small faults is one line
+
+WORDS = {
+    "samples_lost": "samples lost in holes too long to bridge: the model starts afresh",
+    "dropped": "samples dropped because the computation was late",
+    "repaired": "missing samples bridged",
+    "non_finite": "values that were not finite replaced",
+    "duplicates": "samples dropped because they came twice",
+    "reconnects": "reconnection",
+    "clock_steps": "step back of the sender's clock",
+}
+
+
+class Watch:
+    """Compares counters and channel verdicts with the last look, and says what is new.
+
+    Parameters
+    ----------
+    feed : Feed
+        Its counters are watched.
+    pipeline : Pipeline
+        Its channel verdicts are watched.
+    say : callable
+        Receives the lines.
+    """
+
+    def __init__(self, feed: Feed, pipeline: Pipeline, say: Callable[[str], None]) -> None:
+        self._feed, self._pipeline, self._say = feed, pipeline, say
+        self._counted = dict.fromkeys(WORDS, 0)
+        self._bad: dict[str, str] = {}
+        self._due = float("-inf")
+
+    def look(self, now: float) -> None:
+        """Say what is new, at most once a second; ``now`` in seconds."""
+        if now < self._due:
+            return
+        self._due = now + EVERY_S
+        self._look_at_counters()
+        self._look_at_channels()
+
+    def stalled(self, seconds: float) -> None:
+        """Say that nothing comes."""
+        self._say(f"no samples from {self._feed.info.name!r} for {seconds:.1f} s: waiting")
+
+    def _look_at_counters(self) -> None:
+        counted = asdict(self._feed.counters)
+        for key, words in WORDS.items():
+            if counted[key] > self._counted[key]:
+                self._say(f"{counted[key] - self._counted[key]} {words}")
+                self._counted[key] = counted[key]
+
+    def _look_at_channels(self) -> None:
+        bad = self._pipeline.bad_channels
+        if bad == self._bad:
+            return
+        self._bad = dict(bad)
+        listed = ", ".join(f"{name} ({reason})" for name, reason in sorted(bad.items()))
+        self._say(f"bad channels: {listed}" if bad else "all channels are good again")

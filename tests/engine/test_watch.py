@@ -1,0 +1,50 @@
+"""What happens to a stream is said once, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from engine.watch import Watch
+from streamer.acquire import StreamCounters
+
+
+class Watched:
+    """A feed and a pipeline of which only what is watched exists."""
+
+    def __init__(self) -> None:
+        self.counters = StreamCounters()
+        self.bad_channels: dict[str, str] = {}
+
+
+def test_each_fault_is_said_once() -> None:
+    """Counters that rose and channels that turned bad give one line each; a second look gives none."""
+    lines: list[str] = []
+    both: Any = Watched()
+    watch = Watch(both, both, lines.append)
+    watch.look(0.0)
+    assert lines == []
+    both.counters = replace(both.counters, samples_lost=40, non_finite=3)
+    both.bad_channels = {"C4": "railed", "C3": "flat"}
+    watch.look(2.0)
+    watch.look(4.0)
+    assert len(lines) == 3
+    assert lines[0].startswith("40 samples lost")
+    assert lines[1].startswith("3 values that were not finite")
+    assert lines[2] == "bad channels: C3 (flat), C4 (railed)"
+    both.bad_channels = {}
+    watch.look(6.0)
+    assert lines[3:] == ["all channels are good again"]
+
+
+def test_a_burst_is_one_line() -> None:
+    """Within a second of the last look nothing is said; then everything at once."""
+    lines: list[str] = []
+    both: Any = Watched()
+    watch = Watch(both, both, lines.append)
+    for i in range(1, 11):
+        both.counters = replace(both.counters, repaired=i)
+        watch.look(i / 10 - 0.1)
+    assert lines == ["1 missing samples bridged"]
+    watch.look(1.2)
+    assert lines[1:] == ["9 missing samples bridged"]
