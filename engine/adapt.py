@@ -10,7 +10,7 @@ from streamer.dsp import StepConfig
 from streamer.dsp.montage import Config as Montage
 from streamer.dsp.resample import Config as Resample
 from streamer.dsp.scale import Config as Scale
-from streamer.errors import StreamMismatch
+from streamer.errors import BundleError, StreamMismatch
 from streamer.types import StreamInfo
 
 MIN_RATE_SHARE = 0.5  # below half the model's rate the stream lacks most of the band the model was trained on
@@ -35,13 +35,15 @@ class Fit:
 def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> Fit:
     """Return the signal chain from this stream to this bundle.
 
-    The order is: unit, quality checks (on the channels and at the rate of the device), montage, rate, then
-    the bundle's own list.
+    The order is: unit, montage, quality checks (on the model's channels at the device's rate), rate, then the
+    bundle's own list.
 
     Raises
     ------
     StreamMismatch
         The stream does not fit; the message lists every reason.
+    BundleError
+        The bundle's own list does not lead to what its graph takes.
     """
     contract = bundle.manifest.input
     notes: list[str] = []
@@ -55,11 +57,11 @@ def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> 
     candidates: list[tuple[StepConfig, str | None]] = []
     if info.unit != contract.unit:
         candidates.append((Scale(unit=contract.unit), f"scaled from {info.unit} to {contract.unit}"))
-    if quality is not None:
-        candidates.append((quality, None))
     if tuple(info.ch_names) != contract.ch_names:
         montage = Montage(ch_names=contract.ch_names, min_present=contract.min_present)
         candidates.append((montage, None))
+    if quality is not None:  # after the montage: an electrode that is not used may be as dead as it likes
+        candidates.append((quality, None))
     if info.sfreq != contract.sfreq:
         candidates.append(
             (Resample(sfreq=contract.sfreq), f"resampled from {info.sfreq:g} to {contract.sfreq:g} Hz")
@@ -79,7 +81,13 @@ def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> 
             f"Stream {info.name!r} ({info.n_chans} channels, {info.sfreq:g} Hz, {info.unit}) does not fit "
             f"bundle {bundle.label}:\n" + "\n".join(f"  - {reason}" for reason in reasons)
         )
-    return Fit(Chain([*steps, *contract.dsp], info), tuple(notes))
+    chain = Chain([*steps, *contract.dsp], info)
+    if chain.info.n_chans != len(contract.ch_names) or chain.info.sfreq != contract.sfreq:
+        raise BundleError(
+            f"Bundle {bundle.label}: its DSP list ends in {chain.info.n_chans} channels at "
+            f"{chain.info.sfreq:g} Hz, its graph takes {len(contract.ch_names)} at {contract.sfreq:g}."
+        )
+    return Fit(chain, tuple(notes))
 
 
 def _montage_notes(step: object) -> list[str]:

@@ -13,7 +13,8 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -57,7 +58,7 @@ def bench(seconds: float, sfreq: float, bundle: str, *, say: Callable[[str], Non
         for job in jobs:
             job.start()
         try:
-            found = dict(_answer(answers, seconds) for _ in range(2))
+            found = dict(_answer(answers, jobs, seconds) for _ in range(2))
         finally:
             for job in jobs:
                 job.terminate()
@@ -189,6 +190,9 @@ def engine(source_id: str, bundle: str, sfreq: float, seconds: float, answers: A
         if newest > SETTLE_S * sfreq and last < len(pushed):
             latency.add(1e3 * (now - pushed[last]))
     figures = _figures(latency, cpu, wall)
+    spoilt = {key: report[key] for key in ("samples_lost", "repaired", "dropped", "resets") if report[key]}
+    if spoilt:
+        raise StreamLost(f"The stream had holes ({spoilt}): these latencies would be wrong. Run it again.")
     figures["samples_lost"] = report["samples_lost"]
     figures["compute_ms"] = report["compute_ms"]
     figures["algorithmic_delay"] = report["algorithmic_delay"]
@@ -197,22 +201,33 @@ def engine(source_id: str, bundle: str, sfreq: float, seconds: float, answers: A
 
 
 def _figures(latency: Histogram, cpu_s: float, wall_s: float) -> dict[str, Any]:
-    import resource
-
     return {
         "latency_ms": latency.summary(),
         "n": latency.n,
         "cpu_percent": round(100 * cpu_s / wall_s, 2),
-        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "rss_mb": _rss_mb(),
     }
 
 
-def _answer(answers: Any, seconds: float) -> tuple[str, dict[str, Any]]:
+def _rss_mb() -> float | None:
+    """Return the most memory this process held; None where the system does not tell (Windows)."""
     try:
-        answer: tuple[str, dict[str, Any]] = answers.get(timeout=seconds + SETTLE_S + 60.0)
-    except Empty:
-        raise StreamLost("A bench process gave no answer; run `bcistream doctor`.") from None
-    return answer
+        import resource
+    except ImportError:
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def _answer(answers: Any, jobs: Sequence[Any], seconds: float) -> tuple[str, dict[str, Any]]:
+    """Wait for a process's figures; `StreamLost` when one of them died or time is long up."""
+    end = time.monotonic() + seconds + SETTLE_S + 60.0
+    while time.monotonic() < end:
+        with suppress(Empty):
+            answer: tuple[str, dict[str, Any]] = answers.get(timeout=0.5)
+            return answer
+        if any(job.exitcode not in (0, None) for job in jobs):
+            break
+    raise StreamLost("A bench process gave no answer: see its error above, or run `bcistream doctor`.")
 
 
 def _compared(found: dict[str, dict[str, Any]]) -> dict[str, Any]:

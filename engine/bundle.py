@@ -87,9 +87,8 @@ class InputContract(Config):
 
     stype: str = "EEG"
     sfreq: PositiveFloat
-    unit: Literal["uV", "mV", "V", "unknown"]
+    unit: Literal["uV", "mV", "V"]
     ch_names: Annotated[tuple[str, ...], Field(min_length=1)]
-    ch_type: str = "eeg"
     min_present: PositiveInt
     dsp: tuple[AnyStep, ...] = ()
 
@@ -134,6 +133,8 @@ class Manifest(Config):
             wrong.append(
                 f"{len(classes)} classes, but the logits have {outputs[self.readout.logits].shape[-1]}"
             )
+        if self.readout.latent is not None and self.readout.latent not in outputs:
+            wrong.append(f"readout.latent {self.readout.latent!r} is not among the outputs {sorted(outputs)}")
         if self.readout.idle is not None and self.readout.idle not in classes:
             wrong.append(f"idle class {self.readout.idle!r} is not among the classes {list(classes)}")
         if self.graph.file not in self.files:
@@ -197,8 +198,11 @@ def shipped() -> dict[str, Path]:
 def locate(reference: str | Path) -> Path:
     """Return the folder of a bundle given by path or by the name of a shipped one."""
     path = Path(reference)
-    if (path / MANIFEST).is_file():
-        return path
+    try:
+        if (path / MANIFEST).is_file():
+            return path
+    except OSError as error:
+        raise BundleError(f"{str(reference)[:80]!r} is no folder: {error.strerror}.") from error
     names = shipped()
     if str(reference) in names:
         return names[str(reference)]

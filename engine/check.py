@@ -11,20 +11,20 @@ from engine.pipeline import Pipeline
 
 
 def check(config: RunConfig, file: Path | None = None) -> dict[str, Any]:
-    """Open everything, build the pipeline, and say how the stream is adapted.
+    """Look at the stream, build the pipeline, and say how the stream is adapted; sinks stay closed.
 
     Raises
     ------
     BciError
-        Whatever would have stopped the run.
+        Whatever would have stopped the run before its first sample.
     """
     if file is not None:
         from streamer.sources.recording import Config as Recording
 
         config = config.model_copy(update={"source": Recording(path=file)})
     bundle = load(config.bundle)
-    with config.backend.open(bundle) as backend, config.source.open() as source:
-        info = source.info
+    with config.backend.open(bundle) as backend:
+        info = config.source.look()
         pipeline = Pipeline(bundle, backend, info, quality=config.quality, decision=config.decision)
         return {
             "fits": True,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from engine.output import Output
+from streamer.errors import ConfigError
 
 app = typer.Typer(
     help="Runs biosignal models on live EEG and EMG: one causal step per hop, live equal to offline.",
@@ -41,11 +42,13 @@ def run_command(
 ) -> None:
     """Decode a live stream until it ends, time is up, or Ctrl-C; exit code 1 if it was lost."""
     from engine.config import read
-    from engine.live import LOST, run_config
+    from engine.live import CHANGED, LOST, run_config
 
     out = Output(json)
     with out.errors():
         settings = read(config)
+        if file is None and (speed != "max" or chunk is not None):
+            raise ConfigError("--speed and --chunk go with --file; a live stream has its own.")
         if file is not None:
             from streamer.sources.recording import Config as Recording
 
@@ -56,7 +59,7 @@ def run_command(
             settings = settings.model_copy(update={"sinks": quiet})
         report = run_config(settings, seconds=seconds, say=out.say)
     out.result(report)
-    raise SystemExit(1 if report["ended"] == LOST else 0)
+    raise SystemExit(1 if report["ended"] in (LOST, CHANGED) else 0)
 
 
 @app.command()
@@ -86,7 +89,7 @@ def demo(
         float, typer.Option(min=10.0, help="How much signal the simulated subject gives.")
     ] = 60.0,
     seed: Annotated[int, typer.Option(help="Another seed is another subject.")] = 0,
-    bundle: Annotated[str, typer.Option(help="Folder or name of a bundle.")] = "motor-imagery",
+    bundle: Annotated[str, typer.Option(help="Folder or name of a bundle.")] = "motor-rhythms",
     json: Json = False,
 ) -> None:
     """Decode a simulated subject over a real LSL stream, and score it."""
@@ -158,7 +161,7 @@ def check(
 @app.command()
 def bench(
     seconds: Annotated[float, typer.Option(min=5.0, help="How long to measure.")] = 30.0,
-    sfreq: Annotated[float, typer.Option(min=1.0, help="Sampling rate of the stream, Hz.")] = 250.0,
+    sfreq: Annotated[float, typer.Option(min=128.0, help="Sampling rate of the stream, Hz.")] = 250.0,
     bundle: Annotated[str, typer.Option(help="Folder or name of a bundle.")] = "motor-imagery",
     json: Json = False,
 ) -> None:
@@ -172,8 +175,6 @@ def bench(
 
 def parse_speed(text: str) -> float | Literal["max"]:
     """Return a positive factor or ``"max"``; ConfigError otherwise."""
-    from streamer.errors import ConfigError
-
     if text == "max":
         return "max"
     try:

@@ -46,7 +46,7 @@ class RunConfig(Config):
         Overrides the bundle's own decision settings.
     """
 
-    name: str = "bcistream"
+    name: Annotated[str, Field(min_length=1)] = "bcistream"
     source: AnySource
     bundle: str
     backend: AnyBackend = OnnxRuntime()
@@ -98,5 +98,5 @@ def _read_yaml(path: Path) -> Any:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"{path} is not YAML: {where}{error.problem}.") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # the last: a date such as 2024-13-45
         raise ConfigError(f"{path} is not YAML: {error}") from error

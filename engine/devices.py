@@ -7,9 +7,9 @@ from typing import Any
 
 def lsl_streams(wait_s: float) -> list[dict[str, Any]]:
     """Return every LSL stream that answers within ``wait_s`` seconds."""
-    import pylsl
+    from streamer.lsl import load
 
-    found = pylsl.resolve_streams(wait_time=wait_s)
+    found = load().resolve_streams(wait_time=wait_s)
     rows = [
         {
             "name": s.name(),

@@ -46,7 +46,16 @@ def examine() -> list[Check]:
         _python, _liblsl, _lsl_loopback, _multicast, _streams, _brainflow, _onnxruntime, _readers, _clock,
         _torch, _gpu, _tensorrt,
     ]  # fmt: skip
-    return [check() for check in checks]
+    return [_tried(check) for check in checks]
+
+
+def _tried(check: Callable[[], Check]) -> Check:
+    """Run a check; one that fails in a way that nobody foresaw is a finding, too."""
+    try:
+        return check()
+    except Exception as error:  # the doctor must outlive whatever is broken
+        name = check.__name__.strip("_").replace("_", " ")
+        return Check(name, "broken", f"{type(error).__name__}: {error}", "Mend what is broken above first.")
 
 
 def _version(package: str) -> str | None:
@@ -163,6 +172,11 @@ def _onnxruntime() -> Check:
 
 
 def _readers() -> Check:
+    missing = [name for name in ("mne", "pyxdf") if _version(name) is None]
+    if missing:
+        return Check(
+            "recordings", "broken", f"no {' and no '.join(missing)}", f"pip install {' '.join(missing)}"
+        )
     return Check("recordings", "ok", f"mne {_version('mne')}, pyxdf {_version('pyxdf')}")
 
 

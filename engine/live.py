@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import signal
 import sys
 import threading
@@ -26,11 +27,13 @@ from streamer.types import Decision, DecisionInfo
 SWITCH_INTERVAL_S = (
     5e-4  # one busy Python thread takes p50 from 0.5 to 5-21 ms at the default 5 ms, to 1 ms here
 )
-LOST = "stream lost"
+LOST, CHANGED = "stream lost", "stream changed"
 
 
 class Observer:
     """A sink that hands every decision to a function; the demo's scoring and the tests listen through it."""
+
+    lost = 0
 
     def __init__(self, heard: Callable[[Decision], None]) -> None:
         self._heard = heard
@@ -58,7 +61,7 @@ def run_config(
     stop: threading.Event | None = None,
     clock: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
-    """Run until the stream ends, ``seconds`` of it have passed, or somebody interrupts.
+    """Run until the stream ends, ``seconds`` of signal have passed, or somebody interrupts.
 
     Parameters
     ----------
@@ -82,16 +85,16 @@ def run_config(
         backend = stack.enter_context(config.backend.open(bundle))
         source = stack.enter_context(config.source.open())
         pipeline = Pipeline(bundle, backend, source.info, quality=config.quality, decision=config.decision)
+        stack.enter_context(_interruptible(stop))  # from here on there is something to report
         info = _decision_info(config, pipeline)
         sinks: list[Sink] = [stack.enter_context(sink.open(info)) for sink in config.sinks]
         sinks += [extra] if extra else []
-        samples = stack.enter_context(
-            feed(source, repair=Repair(source.info, config.max_gap_s), late=config.late)
-        )
-        opened = _Opened(pipeline, samples, sinks, Telemetry(), source.live, backend.name)
+        repair = _repair(config, pipeline)
+        samples = stack.enter_context(feed(source, repair=repair, late=config.late))
+        opened = _Opened(pipeline, samples, sinks, Telemetry(pipeline.hop_s), source.live, backend.name)
         for line in _greeting(opened):
             say(line)
-        ended = _drive(opened, config, _Deadline(stop, seconds), say, clock or _lsl_clock())
+        ended = _drive(opened, config, _Deadline(stop, seconds, opened), say, clock or _lsl_clock())
     return _report(opened, ended)
 
 
@@ -108,14 +111,31 @@ class _Opened:
 
 
 class _Deadline:
-    """When a run is to stop: somebody says so, or time is up."""
+    """When a run is to stop: somebody says so, or so many seconds of signal have passed."""
 
-    def __init__(self, stop: threading.Event, seconds: float | None) -> None:
+    def __init__(self, stop: threading.Event, seconds: float | None, opened: _Opened) -> None:
         self.stop = stop
+        self._opened = opened
         self._end = time.monotonic() + seconds if seconds else None
+        self._rows = seconds * opened.feed.info.sfreq if seconds else None
+
+    @property
+    def over(self) -> bool:
+        """Whether time is up; a file's time is its own."""
+        if self._end is None or self._rows is None:
+            return False
+        if self._opened.live:
+            return time.monotonic() >= self._end
+        return self._opened.feed.counters.samples_in >= self._rows
 
     def __call__(self) -> bool:
-        return self.stop.is_set() or (self._end is not None and time.monotonic() >= self._end)
+        return self.stop.is_set() or self.over
+
+
+def _repair(config: RunConfig, pipeline: Pipeline) -> Repair:
+    """Return the repair for what the bundle uses: other electrodes may be as dead as they like."""
+    max_bad = config.quality.max_bad if config.quality else 0.0
+    return Repair(pipeline.info, config.max_gap_s, columns=pipeline.columns, max_bad=max_bad)
 
 
 def _decision_info(config: RunConfig, pipeline: Pipeline) -> DecisionInfo:
@@ -136,10 +156,11 @@ def _drive(
     done: _Deadline,
     say: Callable[[str], None],
     clock: Callable[[], float],
-) -> str:
-    """Run the loop; return why it ended."""
+) -> tuple[str, str]:
+    """Run the loop; return how and why it ended."""
     watch = Watch(opened.feed, opened.pipeline, say)
-    with _interruptible(done.stop), _low_latency():
+    patient = not opened.live  # a pause in a file is no stall
+    with _low_latency():
         try:
             run(
                 opened.feed,
@@ -148,17 +169,17 @@ def _drive(
                 opened.telemetry,
                 clock=clock,
                 stop=done,
-                stall_s=config.stall_s,
-                give_up_s=config.give_up_s,
+                stall_s=math.inf if patient else config.stall_s,
+                give_up_s=math.inf if patient else config.give_up_s,
                 on_stall=watch.stalled,
                 on_chunk=watch.look,
             )
         except (StreamLost, StreamMismatch) as error:  # what was decided so far still gets its report
             say(str(error))
-            return LOST
+            return LOST if isinstance(error, StreamLost) else CHANGED, str(error)
     if done.stop.is_set():
-        return "stopped"
-    return "time is up" if done() else "end of stream"
+        return "stopped", ""
+    return ("time is up" if done.over else "end of stream"), ""
 
 
 @contextmanager
@@ -203,10 +224,11 @@ def _greeting(opened: _Opened) -> list[str]:
     ]
 
 
-def _report(opened: _Opened, ended: str) -> dict[str, Any]:
+def _report(opened: _Opened, ended: tuple[str, str]) -> dict[str, Any]:
     pipeline, telemetry = opened.pipeline, opened.telemetry
     return {
-        "ended": ended,
+        "ended": ended[0],
+        "reason": ended[1],
         "stream": opened.feed.info.name,
         "backend": opened.backend,
         **pipeline.describe(),
@@ -214,6 +236,9 @@ def _report(opened: _Opened, ended: str) -> dict[str, Any]:
         "labelled": telemetry.labelled,
         "invalid": telemetry.invalid,
         "resets": pipeline.resets,
+        "late": telemetry.late if opened.live else 0,
+        "early": telemetry.early if opened.live else 0,
+        "unsent": sum(sink.lost for sink in opened.sinks),
         "stalls": telemetry.stalls,
         "bad_channels": pipeline.bad_channels,
         **asdict(opened.feed.counters),

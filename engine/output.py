@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json as jsonlib
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.table import Table
 from streamer.errors import BciError
 
 EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 
 class Output:
@@ -32,20 +34,24 @@ class Output:
         self._out = Console(highlight=False)
 
     def say(self, line: str) -> None:
-        """Print a line for the person at the screen."""
-        self._people.print(line, markup=False, soft_wrap=True)
+        """Print a line for the person at the screen; a screen that is gone stops nothing."""
+        with suppress(OSError):
+            self._people.print(line, markup=False, soft_wrap=True)
 
     def document(self, content: Mapping[str, Any]) -> None:
         """Print the one JSON document."""
-        sys.stdout.write(jsonlib.dumps(_finite(content), indent=2) + "\n")
+        with _printed():
+            sys.stdout.write(jsonlib.dumps(_finite(content), indent=2) + "\n")
+            sys.stdout.flush()
 
     def result(self, content: Mapping[str, Any]) -> None:
         """Print a command's result: the document, or its entries line by line."""
         if self.json:
             self.document(content)
             return
-        for key, value in content.items():
-            self._out.print(f"{key:>22}  {_words(value)}", markup=False, soft_wrap=True)
+        with _printed():
+            for key, value in content.items():
+                self._out.print(f"{key:>22}  {_words(value)}", markup=False, soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Print rows as a table with the first row's keys as its columns."""
@@ -62,11 +68,29 @@ class Output:
         try:
             yield
         except BciError as error:
-            if self.json:
-                self.document({"error": {"type": type(error).__name__, "message": str(error)}})
-            else:
-                self.say(f"error: {error}")
+            self._refuse(type(error).__name__, str(error))
             raise SystemExit(EXIT_ERROR) from None
+        except KeyboardInterrupt:
+            self._refuse("Interrupted", "interrupted before there was anything to report")
+            raise SystemExit(EXIT_INTERRUPTED) from None
+
+    def _refuse(self, kind: str, message: str) -> None:
+        if self.json:
+            self.document({"error": {"type": kind, "message": message}})
+        else:
+            self.say(f"error: {message}")
+
+
+@contextmanager
+def _printed() -> Iterator[None]:
+    """Say in one line when standard output takes nothing: disk full, or a pipe that nobody reads."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            sys.stderr.write(f"error: the result cannot be printed: {error.strerror}\n")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else the interpreter fails on it once more
+        raise SystemExit(EXIT_ERROR) from None
 
 
 def _finite(value: Any) -> Any:

@@ -18,6 +18,7 @@ from engine.runner import Runner
 from engine.telemetry import Telemetry
 from streamer.acquire import Feed
 from streamer.dsp import StepConfig
+from streamer.dsp.montage import Montage
 from streamer.dsp.quality import Quality
 from streamer.errors import EndOfStream, StreamLost
 from streamer.sinks import Sink
@@ -95,6 +96,12 @@ class Pipeline:
         self._decider.reset()
 
     @property
+    def columns(self) -> Sequence[int]:
+        """Columns of the stream that the decisions depend on."""
+        used = next((step.used for step in self.chain.steps if isinstance(step, Montage)), None)
+        return range(self.info.n_chans) if used is None else used
+
+    @property
     def bad_channels(self) -> dict[str, str]:
         """Channels of the stream that are bad now, and why; empty without quality checks."""
         return next((step.bad for step in self.chain.steps if isinstance(step, Quality)), {})
@@ -134,7 +141,7 @@ def run(
     stall_s: float = 2.0,
     give_up_s: float = 30.0,
     on_stall: Callable[[float], None] = lambda seconds: None,
-    on_chunk: Callable[[float], None] = lambda now: None,
+    on_chunk: Callable[[float, int], None] = lambda now, rows: None,
 ) -> None:
     """Drive a pipeline from a feed until the stream ends or ``stop`` says so.
 
@@ -145,7 +152,7 @@ def run(
     on_stall : callable
         Told once per stall for how long nothing has come.
     on_chunk : callable
-        Told the time after each chunk is dealt with.
+        Told the time and the number of samples after each chunk is dealt with.
 
     Raises
     ------
@@ -173,7 +180,7 @@ def run(
             continue
         last, stalled = now, False
         _emit(pipeline, chunk, sinks, telemetry, clock)
-        on_chunk(now)
+        on_chunk(now, len(chunk))
 
 
 def _emit(

@@ -59,7 +59,15 @@ class Telemetry:
         All decisions; those with a label; those rejected (warm-up or bad signal).
     stalls : int
         How often nothing came for the stall limit.
+    late : int
+        Decisions that left more than a hop after their newest sample: missed deadlines.
+    early : int
+        Decisions stamped later than they left: the stream's stamps run ahead of the clock.
+    hop_s : float
+        Seconds between decisions.
     """
+
+    hop_s: float
 
     latency: Histogram = field(default_factory=Histogram)
     compute: Histogram = field(default_factory=Histogram)
@@ -67,13 +75,18 @@ class Telemetry:
     labelled: int = 0
     invalid: int = 0
     stalls: int = 0
+    late: int = 0
+    early: int = 0
 
     def emitted(self, decision: Decision, now: float) -> None:
         """Count a decision that left at ``now``, s on the LSL clock."""
         self.decisions += 1
         self.labelled += decision.label is not None
         self.invalid += not decision.valid
-        self.latency.add((now - decision.time) * 1e3)
+        latency = now - decision.time
+        self.late += latency > self.hop_s
+        self.early += latency < 0
+        self.latency.add(latency * 1e3)
 
     def computed(self, seconds: float) -> None:
         """Count the time that one chunk with a decision took."""

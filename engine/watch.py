@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict
 
 from engine.pipeline import Pipeline
 from streamer.acquire import Feed
 
+CHUNKS = 50  # so many show what the device sends at once
 EVERY_S = 1.0  # a burst of small faults is one line
 
 WORDS = {
@@ -39,14 +41,31 @@ class Watch:
         self._counted = dict.fromkeys(WORDS, 0)
         self._bad: dict[str, str] = {}
         self._due = float("-inf")
+        self._rows: list[int] = []
 
-    def look(self, now: float) -> None:
-        """Say what is new, at most once a second; ``now`` in seconds."""
+    def look(self, now: float, rows: int) -> None:
+        """Say what is new, at most once a second; ``now`` in seconds, ``rows`` samples came."""
+        self._look_at_chunk(rows)
         if now < self._due:
             return
         self._due = now + EVERY_S
         self._look_at_counters()
         self._look_at_channels()
+
+    def _look_at_chunk(self, rows: int) -> None:
+        """Say once if decisions wait for the rest of the chunk that a hop ends in."""
+        if len(self._rows) >= CHUNKS:
+            return
+        self._rows.append(rows)
+        if len(self._rows) < CHUNKS:
+            return
+        chunk, sfreq = int(statistics.median(self._rows)), self._feed.info.sfreq
+        hop = self._pipeline.hop_s * sfreq
+        if chunk > 1 and hop % chunk:
+            self._say(
+                f"chunks of {chunk} samples do not divide the hop of {hop:g}: decisions are some "
+                f"{500 * (chunk - 1) / sfreq:.0f} ms older than they could be"
+            )
 
     def stalled(self, seconds: float) -> None:
         """Say that nothing comes."""

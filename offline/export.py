@@ -230,7 +230,6 @@ def _manifest(run: Run, graph: Graph, files: dict[str, str]) -> dict[str, Any]:
             "sfreq": recipe.sfreq,
             "unit": "uV",
             "ch_names": recipe.ch_names,
-            "ch_type": "eeg",
             "min_present": recipe.min_present,
             "dsp": [step.model_dump(mode="json") for step in run.dsp],
         },

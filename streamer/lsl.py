@@ -6,8 +6,9 @@ import math
 import queue
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from streamer.errors import MissingDependency, StreamMismatch, StreamNotFound
@@ -19,6 +20,8 @@ SAME_CLOCK_S = 1e-3
 # liblsl asks by multicast first and every port by itself 0.5 s later. Of several outlets on one machine only
 # one hears the multicast, so a look shorter than this never finds the others.
 LOOK_S = 0.6
+SLICE_S = 0.05  # between two looks at what was found; Ctrl-C is answered between them
+ATTACH_S = 5.0  # how long a stream that was found may take to answer
 
 
 def load() -> Any:
@@ -61,21 +64,49 @@ def find(condition: str, timeout_s: float) -> Any:
     StreamNotFound
         None appeared, or several match; the message lists what is there.
     """
-    pylsl = load()
-    found = pylsl.resolve_bypred(condition, 1, timeout_s)
+    found = resolve(condition, 1, timeout_s)
     if not found:
         raise StreamNotFound(
-            f"No LSL stream with {condition} within {timeout_s:g} s. {_listed(pylsl.resolve_streams(1.0))} "
+            f"No LSL stream with {condition} within {timeout_s:g} s. {_listed(resolve(None, None, 1.0))} "
             "Is the device's LSL output switched on, in the same network and session (lsl_api.cfg)?"
         )
     if "source_id=" not in condition:  # names and types may be shared
-        found = pylsl.resolve_bypred(condition, 2, LOOK_S) or found
+        found = resolve(condition, 2, LOOK_S) or found
     if len(found) > 1:
         raise StreamNotFound(
             f"{len(found)} LSL streams with {condition}. {_listed(found)} "
             "Choose one by its source_id, or by name and type."
         )
     return found[0]
+
+
+def resolve(condition: str | None, enough: int | None, timeout_s: float) -> list[Any]:
+    """Return the streams for which the condition holds (None: all) as soon as there are ``enough``.
+
+    The wait is Python's: in liblsl's own, Ctrl-C is answered only when its time is over.
+    """
+    pylsl = load()
+    resolver = pylsl.ContinuousResolver(pred=condition)
+    end = pylsl.local_clock() + timeout_s
+    while True:
+        found: list[Any] = resolver.results()
+        left = end - pylsl.local_clock()
+        if (enough is not None and len(found) >= enough) or left <= 0:
+            return found
+        time.sleep(min(SLICE_S, left))
+
+
+@contextmanager
+def answering(found: Any) -> Iterator[None]:
+    """Say that a stream which was found does not answer; `StreamNotFound`."""
+    errors = load().util
+    try:
+        yield
+    except (errors.LostError, errors.TimeoutError) as error:
+        raise StreamNotFound(
+            f"An LSL stream was found ({describe(found)}), but it does not answer: is TCP 16572-16604 open "
+            "in the firewall, is the sender frozen?"
+        ) from error
 
 
 def describe(info: Any) -> str:
@@ -233,7 +264,7 @@ class LslMarkers:
     Raises
     ------
     StreamNotFound
-        It did not appear, or there are several.
+        It did not appear, there are several, or it does not answer.
     StreamMismatch
         It carries no strings.
     """
@@ -244,7 +275,8 @@ class LslMarkers:
         if info.channel_format() != pylsl.cf_string:
             raise StreamMismatch(f"Marker stream {name!r} carries no strings ({describe(info)}).")
         inlet = pylsl.StreamInlet(info, recover=False)
-        inlet.open_stream(timeout=5.0)
+        with answering(info):
+            inlet.open_stream(timeout=ATTACH_S)
         self._offset = ClockOffset(inlet, info.hostname())
         self._drain = Drain(lambda timeout: inlet.pull_chunk(timeout, min_samples=1))
         self._markers: list[Marker] = []
@@ -273,11 +305,9 @@ class LslMarkers:
 
 
 def _quoted(value: str) -> str:
-    """Return an XPath string; one that holds both kinds of quotes has to be put together."""
+    """Return an XPath string; XPath knows no escapes, so one with apostrophes has to be put together."""
     if "'" not in value:
         return f"'{value}'"
-    if '"' not in value:
-        return f'"{value}"'
     return "concat(" + ', "\'", '.join(f"'{part}'" for part in value.split("'")) + ")"
 
 

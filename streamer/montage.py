@@ -17,18 +17,22 @@ OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}  # 10-20 of 1958 ->
 _PREFIX = re.compile(r"^(?:EEG|POL)[\s_:-]+", re.IGNORECASE)
 _REFERENCE = re.compile(r"[\s_:-]+(?:REF|LE|LER|AR|CAR|AVG|AVE|A1|A2|A1A2|AA|M1|M2|M1M2)$", re.IGNORECASE)
 
+REFERENCES = {"A1", "A2", "M1", "M2"}
+
 
 def clean_name(name: str) -> str:
     """Return the 10-05 name behind a recorder's channel name, or the name stripped where there is none.
 
     Case, an ``EEG`` in front, the reference behind and padding dots are looked through, and the old
     names T3, T4, T5, T6 become T7, T8, P7, P8: ``"EEG Fp1-Ref"`` is ``"Fp1"``, ``"Fc5."`` is ``"FC5"``.  A
-    bipolar derivation (``"Fpz-Cz"``) is no electrode and stays what it is.
+    bipolar derivation (``"Fpz-Cz"``, ``"A2-A1"``) is no electrode and stays what it is.
     """
     stripped = name.strip().strip(".").strip()
-    bare = _REFERENCE.sub("", _PREFIX.sub("", stripped))
-    known = _spelling().get(bare.lower())
-    return known or stripped
+    electrode = _PREFIX.sub("", stripped)
+    bare = _REFERENCE.sub("", electrode)
+    if bare != electrode and bare.upper() in REFERENCES:
+        return stripped  # "A2-A1": one reference against the other
+    return _spelling().get(bare.lower()) or stripped
 
 
 def located(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from streamer.types import Chunk, Samples, StreamInfo
@@ -22,6 +24,11 @@ class Repair:
     max_gap_s : float
         Longest hole that is filled, seconds.  Above 0.1 s a line is no substitute for EEG.
 
+    columns : sequence of int, optional
+        Channels whose values count for ``valid``; all by default.
+    max_bad : float
+        Share of those channels that may be not finite in a row without its being marked.
+
     Attributes
     ----------
     repaired, gaps : int
@@ -34,8 +41,17 @@ class Repair:
         Values replaced.
     """
 
-    def __init__(self, info: StreamInfo, max_gap_s: float = 0.1) -> None:
+    def __init__(
+        self,
+        info: StreamInfo,
+        max_gap_s: float = 0.1,
+        *,
+        columns: Sequence[int] | None = None,
+        max_bad: float = 0.0,
+    ) -> None:
         self.info = info
+        self._columns = list(columns) if columns is not None else list(range(info.n_chans))
+        self._max_bad = max_bad
         self.max_gap = round(max_gap_s * info.sfreq)
         self.repaired = self.gaps = self.lost = self.discontinuities = 0
         self.duplicates = self.non_finite = 0
@@ -84,11 +100,13 @@ class Repair:
 
     def _finite(self, chunk: Chunk) -> Chunk:
         good = np.isfinite(chunk.data)
-        if good.all():
+        bad = good.size - np.count_nonzero(good)
+        if not bad:
             return chunk
-        self.non_finite += int(good.size - np.count_nonzero(good))
+        self.non_finite += int(bad)
         data = _hold(chunk.data, good, self._row)
-        return Chunk(data, chunk.index, chunk.times, chunk.valid & good.all(axis=1))
+        fine = (~good[:, self._columns]).mean(axis=1) <= self._max_bad
+        return Chunk(data, chunk.index, chunk.times, chunk.valid & fine)
 
     def _advance(self, chunk: Chunk) -> None:
         self._next = chunk.index + len(chunk)
@@ -99,7 +117,8 @@ class Repair:
         self.gaps += 1
         self.repaired += missing
         weight = np.arange(1, missing + 1) / (missing + 1)
-        line = before + weight[:, None] * (chunk.data[0] - before)  # (missing, n_chans)
+        rise = chunk.data[0].astype(np.float64) - before  # float32 could overflow
+        line = before + weight[:, None] * rise  # (missing, n_chans)
         times = last + weight * (chunk.times[0] - last)
         return Chunk(
             np.concatenate([line.astype(np.float32), chunk.data]),

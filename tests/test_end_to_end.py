@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from engine.config import parse
 from engine.live import Observer, run_config
 from streamer.player import Player
 from streamer.sources.recording import Config as Recording
+from streamer.sources.recording import RecordingSource, load
 from streamer.types import Decision
 
 BUNDLE = "motor-imagery"
@@ -153,3 +158,84 @@ def test_boards_run_unchanged_but_for_the_source(source: str, data_dir: Path) ->
     report = run_config(config, extra=Observer(hear), stop=enough, seconds=30.0)
     assert report["ended"] == "stopped"
     assert [d.index for d in heard[:10]] == list(range(9, 109, 10))
+
+
+@pytest.mark.usefixtures("lsl_session")
+def test_real_time_over_lsl_equals_the_file(edf: Path) -> None:
+    """In real time, through the acquisition thread and its ring, with a hole: the file's decisions."""
+    whole = load(edf)
+    data, times = whole.data[:2400], whole.times[:2400].copy()
+    times[1500:] += 0.5
+    recording = replace(whole, data=data, times=times, breaks=(1500,), markers=())
+    name = f"live-{uuid.uuid4().hex[:8]}"
+    heard: list[Decision] = []
+    with RecordingSource(recording) as source, Player(source, name=name) as player:
+        thread = threading.Thread(target=player.run)
+        thread.start()
+        config = parse({"source": {"kind": "lsl", "source_id": name}, "bundle": BUNDLE}, "test")
+        report = run_config(config, extra=Observer(heard.append))
+        thread.join()
+    again: list[Decision] = []
+    config = config.model_copy(update={"source": Tape(RecordingSource(recording))})
+    run_config(config, extra=Observer(again.append))
+    assert report["latency_ms"]["p50"] is not None
+    assert report["resets"] == 1
+    assert report["samples_lost"] == 80
+    assert bare(heard) == bare(again)
+
+
+class Tape:
+    """A source that is open already, as a config."""
+
+    def __init__(self, source: RecordingSource) -> None:
+        self._source = source
+
+    def open(self) -> RecordingSource:
+        return self._source
+
+
+@pytest.mark.usefixtures("lsl_session")
+def test_the_demo_decodes_its_subject() -> None:
+    """Another process plays the simulated subject over LSL; every sample arrives and a cue is answered."""
+    result = subprocess.run(
+        [sys.executable, "-m", "engine.cli", "demo", "--seconds", "10", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
+    report = json.loads(result.stdout)
+    assert report["samples_in"] == 2500
+    assert report["samples_lost"] == 0
+    assert report["decisions"] == 160
+    assert report["n_trials"] == len(report["trials"]) == 1
+    assert {"accuracy", "balanced_accuracy"} <= set(report)
+    assert {"p50", "p95", "p99", "max"} <= set(report["latency_ms"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
+def test_ctrl_c_ends_a_run_with_its_report(edf: Path, tmp_path: Path) -> None:
+    """Interrupted in the middle, a run still says what it decided, in one JSON document."""
+    config = tmp_path / "run.yaml"
+    config.write_text(f"source: {{kind: lsl}}\nbundle: {BUNDLE}\n")
+    command = [
+        sys.executable,
+        "-m",
+        "engine.cli",
+        "run",
+        str(config),
+        "--file",
+        str(edf),
+        "--speed",
+        "1",
+        "--json",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("delay"):
+            break
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert json.loads(stdout)["ended"] == "stopped"

@@ -79,6 +79,7 @@ class Decider:
     ) -> None:
         self.config = config
         self.classes = classes
+        self._even = np.full(len(classes), 1 / len(classes))
         self._active = np.array([name != idle for name in classes])
         self._temperature = temperature
         self._keep = math.exp(-hop_s / config.smoothing_s) if config.smoothing_s > 0 else 0.0
@@ -88,7 +89,8 @@ class Decider:
 
     def reset(self) -> None:
         """Forget everything that was seen."""
-        self._smooth: NDArray[np.float64] | None = None
+        self._smooth = self._even.copy()
+        self._fresh = True
         self._label: int | None = None
         self._candidate, self._count, self._quiet = -1, 0, 0
 
@@ -103,17 +105,21 @@ class Decider:
         """
         finite = bool(np.isfinite(logits).all())
         valid = finite and frame.warm and frame.invalid <= self.config.max_invalid
-        if finite and frame.warm:
+        self._quiet = max(0, self._quiet - 1)
+        if valid:
             self._blend(softmax(logits.astype(np.float64) / self._temperature))
-        smooth = (
-            self._smooth if self._smooth is not None else np.full(len(self.classes), 1 / len(self.classes))
-        )
-        self._update(smooth) if valid else self._drop()
+            self._update(self._smooth)
+        else:
+            self._drop()
+            self._smooth = self._even.copy()  # what bad signal said must not colour what good signal says
+            self._fresh = True
         label = None if self._label is None else self.classes[self._label]
+        smooth = self._smooth
         return Decision(frame.index, frame.time, tuple(smooth.tolist()), label, float(smooth.max()), valid)
 
     def _blend(self, now: NDArray[np.float64]) -> None:
-        self._smooth = now if self._smooth is None else self._keep * self._smooth + (1 - self._keep) * now
+        self._smooth = now if self._fresh else self._keep * self._smooth + (1 - self._keep) * now
+        self._fresh = False
 
     def _update(self, smooth: NDArray[np.float64]) -> None:
         """Move the label: release, then refractory period, then dwell."""
@@ -122,7 +128,6 @@ class Decider:
                 return
             self._drop()
         if self._quiet > 0:
-            self._quiet -= 1
             return
         best = int(np.argmax(np.where(self._active, smooth, -1.0)))
         above = smooth[best] >= self.config.threshold and best == int(np.argmax(smooth))

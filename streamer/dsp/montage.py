@@ -74,6 +74,8 @@ class Montage:
     ----------
     interpolated : tuple of str
         Channels of the output that the stream does not have.
+    used : tuple of int
+        Columns of the stream that the output depends on.
     """
 
     def __init__(self, info: StreamInfo, ch_names: tuple[str, ...], columns: list[int | None]) -> None:
@@ -81,6 +83,7 @@ class Montage:
         self.info = replace(info, ch_names=ch_names, ch_types=types)
         self.delay = 0
         self.interpolated = tuple(n for n, i in zip(ch_names, columns, strict=True) if i is None)
+        self.used = tuple(sorted({i for i in columns if i is not None}))
         self._columns = [0 if i is None else i for i in columns]
         if not self.interpolated:
             return
@@ -88,6 +91,7 @@ class Montage:
         self._sources = [
             i for i, name in enumerate(info.ch_names) if info.ch_types[i] == "eeg" and located(name)
         ]
+        self.used = tuple(sorted({*self.used, *self._sources}))
         self._splines = interpolation_matrix([info.ch_names[i] for i in self._sources], self.interpolated)
 
     def __call__(self, chunk: Chunk) -> Chunk:

@@ -59,7 +59,7 @@ class Config(StepConfig):
         if info.unit not in PER_VOLT:
             raise StreamMismatch(
                 f"quality judges in microvolts; the unit of stream {info.name!r} is {info.unit!r}. "
-                "Put a scale step with 'assume' in front."
+                "Set `unit:` in the source block: one of V, mV, uV."
             )
         return Quality(info, self)
 

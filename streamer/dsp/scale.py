@@ -40,7 +40,7 @@ class Config(StepConfig):
         if unit is None:
             raise StreamMismatch(
                 f"scale to {self.unit} needs the unit of stream {info.name!r}, which gives {info.unit!r}. "
-                f"Say it with 'assume': one of {', '.join(PER_VOLT)}."
+                f"Set `unit:` in the source block: one of {', '.join(PER_VOLT)}."
             )
         out = replace(info, unit=self.unit if self.factor == 1.0 else "unknown")
         return Scale(out, self.factor * PER_VOLT[self.unit] / PER_VOLT[unit])

@@ -9,7 +9,12 @@ from streamer.types import Decision, DecisionInfo
 
 
 class Sink(Protocol):
-    """A receiver of decisions; a context manager."""
+    """A receiver of decisions; a context manager.
+
+    ``lost`` counts the decisions that it could not keep, 0 where a display may leave some out.
+    """
+
+    lost: int
 
     def write(self, decision: Decision) -> None:
         """Send one decision on; must not block the hot path."""

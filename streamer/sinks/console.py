@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import math
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import IO, TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -13,6 +15,8 @@ from streamer.types import Decision, DecisionInfo
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+log = logging.getLogger(__name__)
 
 BAR_WIDTH = 24
 
@@ -39,7 +43,8 @@ class ConsoleSink:
 
     Writes to standard error, which leaves standard output to ``--json``.  It is a display: it shows the
     newest decision at its own rate.  Drawing takes a millisecond and has a thread of its own, so that
-    `write` only stores the decision.  Without a terminal a line is printed when the label changes.
+    `write` only stores the decision.  Without a terminal a line is printed when the label changes.  When the
+    terminal is gone (a pipe closed, a disk full) the display ends, and the session does not.
 
     Parameters
     ----------
@@ -49,6 +54,11 @@ class ConsoleSink:
         Screen updates, or lines, per second, at most.
     console : rich.console.Console, optional
         Where to; for tests.
+
+    Attributes
+    ----------
+    lost : int
+        0: a display keeps nothing.
     """
 
     def __init__(self, info: DecisionInfo, rate: float = 10.0, console: Console | None = None) -> None:
@@ -60,7 +70,9 @@ class ConsoleSink:
         self._newest: Decision | None = None
         self._shown: str | None = ""
         self._shown_at = -math.inf
+        self.lost = 0
         self._console = console or Console(stderr=True, highlight=False)
+        self._console.file = _Terminal(self._console.file)  # type: ignore[assignment]
         self._live: Live | None = None
         if self._console.is_terminal:
             self._live = Live(
@@ -111,6 +123,48 @@ class ConsoleSink:
             table.add_row(mark, name, ProgressBar(total=1.0, completed=full, width=BAR_WIDTH), f"{share:.2f}")
         table.add_row("", _word(decision), f"{decision.time:.1f} s", "")
         return table
+
+
+class _Terminal(io.TextIOBase):
+    """A text file that takes everything; what it cannot pass on any more it drops, and says so once."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._gone = False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the file behind."""
+        return getattr(self._file, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Say whether it is a terminal."""
+        return self._file.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the file behind."""
+        return self._file.fileno()
+
+    def write(self, text: str) -> int:
+        """Pass the text on."""
+        if not self._gone:
+            try:
+                self._file.write(text)
+            except OSError as error:
+                self._end(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is held back."""
+        if not self._gone:
+            try:
+                self._file.flush()
+            except OSError as error:
+                self._end(error)
+
+    def _end(self, error: OSError) -> None:
+        self._gone = True
+        log.warning("decisions can no longer be shown (%s): the session goes on without", error.strerror)
 
 
 def _word(decision: Decision) -> str:

@@ -37,7 +37,9 @@ class Config(SinkConfig):
 
 
 class JsonlSink:
-    """Lines of ``{"index", "time", "probabilities": {class: p}, "label", "confidence", "valid"}``.
+    """One line per run, ``{"run", "bundle", "classes", "source"}``, then its decisions.
+
+    Those are lines of ``{"index", "time", "probabilities": {class: p}, "label", "confidence", "valid"}``.
 
     Floats are written in full, so reading them back gives the same bits; what is not finite becomes null.
     Each line goes to the operating system at once (8 us): a killed session loses none, a power cut the last
@@ -58,6 +60,12 @@ class JsonlSink:
         self.lost = 0
         self._told = False
         self._classes = info.classes
+        header = {
+            "run": info.name,
+            "bundle": info.meta.get("bundle"),
+            "classes": list(info.classes),
+            "source": info.source.name,
+        }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: FileIO | None = path.open("ab", buffering=0)
@@ -67,19 +75,12 @@ class JsonlSink:
                 f"Decisions cannot be written to {path}: {error.strerror}. "
                 "Choose another 'path' for the jsonl sink."
             ) from error
+        self._append(self._file, header)
 
     def write(self, decision: Decision) -> None:
         """Append one line."""
-        if self._file is None:
+        if self._file is None or not self._append(self._file, self._document(decision)):
             self.lost += 1
-            return
-        line = (json.dumps(self._document(decision)) + "\n").encode()
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._size += len(line)
-        except OSError as error:
-            self._give_up(self._file, error)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -107,12 +108,23 @@ class JsonlSink:
             "valid": decision.valid,
         }
 
+    def _append(self, file: FileIO, document: dict[str, object]) -> bool:
+        """Write one line; say whether it is in the file."""
+        line = (json.dumps(document) + "\n").encode()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._give_up(file, error)
+            return False
+        self._size += len(line)
+        return True
+
     def _give_up(self, file: FileIO, error: OSError) -> None:
         why = error.strerror
         log.error(
             "decisions can no longer be written to %s (%s): the session goes on without", self.path, why
         )
-        self.lost += 1
         self._file = None
         with suppress(OSError):  # a device such as /dev/full has no size
             file.truncate(self._size)

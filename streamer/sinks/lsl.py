@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from streamer.lsl import load
+from pydantic import Field
+
+from streamer.lsl import LOOK_S, load, predicate, resolve
 from streamer.lsl_info import marker_info
 from streamer.sinks import SinkConfig
 from streamer.types import Decision, DecisionInfo
+
+log = logging.getLogger(__name__)
 
 # A reader whose pull times out after a second, pylsl's and mne-lsl's way, missed the last 3 to 8 decisions
 # of a run that closed its outlet at once.
@@ -31,7 +36,7 @@ class Config(SinkConfig):
     """
 
     kind: Literal["lsl"] = "lsl"
-    name: str | None = None
+    name: Annotated[str, Field(min_length=1)] | None = None
     labels: bool = False
 
     def open(self, info: DecisionInfo) -> LslSink:
@@ -45,6 +50,11 @@ class LslSink:
     ``label`` is the number of the class decided for, -1 for none; ``valid`` is 1 or 0.  Samples are doubles:
     a sample index is exact up to 2**53, where float32 ends at 2**24, 19 hours of 250 Hz.  A sample is
     stamped with the decision's own time, that of the last sample used, not with the time of sending.
+
+    Attributes
+    ----------
+    lost : int
+        0: LSL says nothing of what a reader missed.
     """
 
     def __init__(
@@ -58,7 +68,9 @@ class LslSink:
         self._number = {label: float(i) for i, label in enumerate(info.classes)}
         self._last: str | None = ""
         self._wait = wait
+        self.lost = 0
         pylsl = load()
+        _tell_namesakes(name)
         self._outlet: Any = pylsl.StreamOutlet(_described(info, name))
         self._labels: Any = pylsl.StreamOutlet(marker_info(f"{name}-labels")) if labels else None
 
@@ -84,9 +96,24 @@ class LslSink:
         self.close()
 
 
+def _source_id(name: str) -> str:
+    return f"{name}-decisions"
+
+
+def _tell_namesakes(name: str) -> None:
+    """Say on the log that the stream is on the network already."""
+    source_id = _source_id(name)
+    if resolve(predicate(source_id=source_id), 1, LOOK_S):
+        log.warning(
+            "a stream with source_id %r is on the network already: readers cannot tell it from this run's. "
+            "Stop the other run, or give the lsl sink another 'name'.",
+            source_id,
+        )
+
+
 def _described(info: DecisionInfo, name: str) -> Any:
     channels = [*info.classes, *STATE_CHANNELS]
-    made = load().StreamInfo(name, "Decisions", len(channels), info.rate, "double64", f"{name}-decisions")
+    made = load().StreamInfo(name, "Decisions", len(channels), info.rate, "double64", _source_id(name))
     made.set_channel_labels(channels)
     made.set_channel_types(["probability"] * len(info.classes) + list(STATE_CHANNELS))
     desc = made.desc()

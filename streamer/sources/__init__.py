@@ -46,3 +46,8 @@ class SourceConfig(Config):
     def open(self) -> Source:
         """Connect and return the source; `StreamNotFound` or `RecordingError` when that fails."""
         raise AssertionError(f"source {self.kind} has no open()")
+
+    def look(self) -> StreamInfo:
+        """Return what the stream says of itself, without reading from it."""
+        with self.open() as source:
+            return source.info

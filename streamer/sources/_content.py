@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import RecordingError
-from streamer.sources._grid import Grid
+from streamer.sources._grid import CONTIGUOUS, Grid, open_pauses
 from streamer.sources._names import channel_type, tidy_name, to_microvolts, unique_names
 from streamer.types import Marker, Samples, StreamInfo
 
@@ -35,7 +35,7 @@ class Recording:
     times : ndarray, shape (n_times,), float64
         Seconds, 0 at the first row, equidistant between breaks.
     breaks : tuple of int
-        Rows before which time jumps: pauses, clock resets, lost samples.
+        Rows before which time jumps, samples being missing: pauses, clock resets, lost packets.
     markers : tuple of Marker
         On the axis of ``times``, in time order; before 0 where they were sent before the first sample.
     meta : mapping
@@ -59,6 +59,9 @@ class Recording:
             )
         if any(not 0 < row < n_times for row in self.breaks) or list(self.breaks) != sorted(set(self.breaks)):
             raise ValueError(f"breaks must be increasing rows between 1 and {n_times - 1}, got {self.breaks}")
+        jumps = np.diff(self.times)[[row - 1 for row in self.breaks]] * self.info.sfreq
+        if np.any(jumps < CONTIGUOUS):
+            raise ValueError(f"breaks must be rows before which samples are missing, got {self.breaks}")
 
     @property
     def index(self) -> NDArray[np.int64]:
@@ -115,6 +118,7 @@ def assemble(content: Content, path: Path) -> Recording:
     if not len(content.grid.times):
         raise RecordingError(f"{path.name} holds no samples: there is nothing to replay")
     markers = [*content.markers, *_code_markers(content, types)]
+    grid, moved = open_pauses(content.grid)
     columns = _data_columns(content, types)
     if not columns:
         raise RecordingError(f"{path.name} holds no signal channel, only {_listed(content.labels)}")
@@ -126,7 +130,7 @@ def assemble(content: Content, path: Path) -> Recording:
         name=content.name or path.stem,
         source_id=content.source_id or f"recording:{path.name}",
         stype=content.stype.upper() or _stream_type(ch_types),
-        sfreq=content.grid.sfreq,
+        sfreq=grid.sfreq,
         ch_names=tuple(names),
         ch_types=ch_types,
         unit="unknown" if factors is None else "uV",
@@ -134,10 +138,10 @@ def assemble(content: Content, path: Path) -> Recording:
     return Recording(
         info=info,
         data=_fetch(content, columns, factors),
-        times=content.grid.times,
-        breaks=content.grid.breaks,
-        markers=tuple(sorted(markers, key=lambda marker: marker.time)),
-        meta=MappingProxyType(_meta(content, columns, names, path)),
+        times=grid.times,
+        breaks=grid.breaks,
+        markers=tuple(sorted((replace(m, time=moved(m.time)) for m in markers), key=lambda m: m.time)),
+        meta=MappingProxyType(_meta(content, grid, columns, names, path)),
     )
 
 
@@ -210,12 +214,14 @@ def _stream_type(ch_types: Sequence[str]) -> str:
     return "EEG" if "eeg" in ch_types else Counter(ch_types).most_common(1)[0][0].upper()
 
 
-def _meta(content: Content, columns: Sequence[int], names: Sequence[str], path: Path) -> dict[str, Any]:
+def _meta(
+    content: Content, grid: Grid, columns: Sequence[int], names: Sequence[str], path: Path
+) -> dict[str, Any]:
     """Return the recording's ``meta``."""
     originals = {
         name: content.labels[i] for name, i in zip(names, columns, strict=True) if name != content.labels[i]
     }
-    notes = (*content.notes, *content.grid.notes, *_holes(content.grid))
+    notes = (*content.notes, *grid.notes, *_holes(grid))
     told = {"path": str(path), "original_names": originals, "left_out": content.left_out, "notes": notes}
     return {**content.meta, **told}
 
@@ -224,10 +230,7 @@ def _holes(grid: Grid) -> list[str]:
     """Return notes on the breaks, if there are any."""
     rows = np.array(grid.breaks, dtype=np.int64)
     missing_s = grid.times[rows] - grid.times[rows - 1] - 1 / grid.sfreq
-    known = missing_s > 0.5 / grid.sfreq
-    told = [f"samples are missing at {known.sum()} rows, {missing_s.sum():.3f} s in all"] * bool(known.any())
-    unknown = [f"the recording was interrupted at {(~known).sum()} rows, for how long is not known"]
-    return told + unknown * bool((~known).any())
+    return [f"samples are missing at {len(rows)} rows, {missing_s.sum():.3f} s in all"] * bool(len(rows))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,8 +6,8 @@ straight line per stretch, a hole stays a hole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 # A jump counts as a hole above this.  Bursts of Bluetooth arrival reach 35 ms in the Cyton and Muse
 # recordings at hand; a step shorter than this does less harm than a filter reset in its place.
 HOLE_S = 0.05
+# What stands in the place of a pause whose length the file does not tell.  Longer than any gap that
+# `streamer.repair` fills, so that it is a gap like others, in a file run and over LSL.
+PAUSE_S = 2.0
 _WINDOW_S = 0.5  # a late burst is caught up within this; a hole never is
 _ABSURD_S = 1e9  # longer than any recording
 _ENOUGH = 8  # stamps that a rate is measured from
+CONTIGUOUS = 1.5  # samples between two rows, below which none is missing
 _NOMINAL = 0.01  # relative deviation up to which the nominal rate is believed
 
 
@@ -55,6 +59,30 @@ def from_index(index: NDArray[np.int64], sfreq: float) -> Grid:
     """Return the axis of rows whose place on the sample grid is known."""
     breaks = np.flatnonzero(np.diff(index) != 1) + 1
     return Grid((index - index[0]) / sfreq, tuple(breaks.tolist()), sfreq)
+
+
+def open_pauses(grid: Grid) -> tuple[Grid, Callable[[float], float]]:
+    """Put `PAUSE_S` where the recording was interrupted and the file does not tell for how long.
+
+    Those are the breaks at which time goes on with the next sample.
+
+    Returns
+    -------
+    grid : Grid
+        With the pauses, and a note that says so.
+    moved : callable
+        A time on the old axis → on the new one, for markers.
+    """
+    rows = [row for row in grid.breaks if (grid.times[row] - grid.times[row - 1]) * grid.sfreq < CONTIGUOUS]
+    pause = round(PAUSE_S * grid.sfreq) / grid.sfreq
+    # A marker at the very row, rounded to below it, belongs behind the pause, too.
+    starts = grid.times[rows] - 0.5 / grid.sfreq
+    times = grid.times.copy()
+    for row in rows:
+        times[row:] += pause
+    note = f"interrupted at {len(rows)} rows, for how long is not known: {pause:g} s stand there"
+    told = replace(grid, times=times, notes=(*grid.notes, *[note] * bool(rows)))
+    return told, lambda time: time + pause * float(np.searchsorted(starts, time, side="right"))
 
 
 def unwrap_counter(counter: NDArray[np.float64]) -> NDArray[np.int64] | None:
@@ -128,7 +156,7 @@ def from_stamps(
     origin = float(times[0])
     breaks = sorted(jumps | set(from_index(index, rate).breaks))
     times, backward = _forward(times - origin, breaks, rate)
-    notes = [f"time does not advance at row {row}: joined with one sample between" for row in backward[:3]]
+    notes = [f"time does not advance at row {row}" for row in backward[:3]]
     if abs(rate / nominal - 1) > _NOMINAL:
         notes.append(f"the file says {nominal:g} Hz, its time stamps {rate:.4f} Hz: the stamps are believed")
         nominal = round(rate, 4)
@@ -201,9 +229,9 @@ def _centred(values: NDArray[np.float64], jumps: Sequence[int]) -> NDArray[np.fl
 def _forward(
     times: NDArray[np.float64], breaks: Sequence[int], rate: float
 ) -> tuple[NDArray[np.float64], list[int]]:
-    """Return increasing times, and the breaks where they had not been increasing."""
+    """Return times that go on with the next sample where they had gone back, and the rows of that."""
     backward = [row for row in breaks if times[row] - times[row - 1] < 0.5 / rate]
     shift = np.zeros(len(times))
     for row in backward:
-        shift[row:] += max(0.0, times[row - 1] + 2 / rate - times[row])
+        shift[row:] += max(0.0, times[row - 1] + 1 / rate - times[row])
     return times + shift, backward

@@ -117,7 +117,7 @@ def _read_blocks(raw: Any, factors: NDArray[np.float64]) -> Samples:
 
 
 def _grid(markers: Sequence[Marker], n_times: int, sfreq: float) -> Grid:
-    """Return the time axis, with a break of unknown length where parts were joined."""
+    """Return the time axis, with a break where parts were joined: how long it was is not known."""
     joins = {round(marker.time * sfreq) for marker in markers if marker.label.startswith(_JOINS)}
     breaks = sorted(row for row in joins if 0 < row < n_times)
     return Grid(np.arange(n_times) / sfreq, tuple(breaks), sfreq)

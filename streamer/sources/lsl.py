@@ -5,21 +5,31 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
 
 from streamer.errors import EndOfStream, StreamLost, StreamMismatch
-from streamer.lsl import ClockOffset, Drain, LslMarkers, Search, describe, find, load, predicate
+from streamer.lsl import (
+    ATTACH_S,
+    ClockOffset,
+    Drain,
+    LslMarkers,
+    Search,
+    answering,
+    describe,
+    find,
+    load,
+    predicate,
+)
 from streamer.lsl_info import to_stream_info, told_replay
 from streamer.sources import SourceConfig
 from streamer.types import Chunk, Marker, Samples, StreamInfo
 
 log = logging.getLogger(__name__)
 
-# How long a stream that was found may take to answer.
-ATTACH_S = 5.0
 # Buffer for a replay that comes faster than real time: room for what arrives between two fetches.
 WHOLE_S = 3600.0
 
@@ -60,6 +70,12 @@ class Config(SourceConfig):
         """Find the stream and subscribe to it; `StreamNotFound`, `StreamMismatch`."""
         return LslSource(self)
 
+    def look(self) -> StreamInfo:
+        """Fetch the description alone: a replay starts when somebody subscribes."""
+        found = find(predicate(self.name, self.stype, self.source_id), self.timeout_s)
+        with answering(found):
+            return to_stream_info(_description(found), self.channels, self.unit)
+
 
 class LslSource:
     """Reads a stream as its samples arrive; blocks in liblsl, without holding the interpreter.
@@ -69,7 +85,8 @@ class LslSource:
     discontinuity, its index ahead by the time that passed.
 
     A stream that says it is a replay (`streamer.player`) ends with its last sample; one that does not run in
-    real time is fetched as fast as it comes and waits here for its reader.
+    real time is fetched as fast as it comes and waits here for its reader.  When it goes away before that, it
+    is over, too: its reader came late, or its player was stopped.  Either is said on the log.
 
     Attributes
     ----------
@@ -85,7 +102,7 @@ class LslSource:
         self._config = config
         self._pylsl = load()
         self._condition = predicate(config.name, config.stype, config.source_id)
-        self._markers = LslMarkers(config.markers, config.timeout_s) if config.markers else None
+        self._markers: LslMarkers | None = None
         self._inlet: Any = None
         self._drain: Drain | None = None
         self._search: Search | None = None
@@ -96,9 +113,10 @@ class LslSource:
         self._resumed = False
         self.live = True
         self.reconnects = 0
-        found = find(self._condition, config.timeout_s)
-        self._host = found.hostname()
-        self.info = self._attach(found)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self.info = self._open()
+            undo.pop_all()
         self.n_times: int | None = self._left
 
     def read(self, timeout_s: float) -> Chunk | None:
@@ -109,19 +127,24 @@ class LslSource:
         EndOfStream
             It is a replay and over.
         StreamLost
-            It was gone for ``recover_s``.
+            It was gone for ``recover_s``, or the source is closed.
         StreamMismatch
             It came back with another rate or other channels.
         """
         if self._left is not None and self._left <= 0:
-            raise EndOfStream(f"replay {self.info.name!r} was played to its end")
+            raise EndOfStream(f"replay {self.info.name!r} is over")
         if self._search is not None:
             self._look(self._search, timeout_s)
             return None
+        if self._inlet is None:
+            raise StreamLost(f"Stream {self.info.name!r} is closed. Open it again to read on.")
         try:
             pulled = self._drain.get(timeout_s) if self._drain is not None else self._pull(timeout_s)
         except self._pylsl.util.LostError:
-            self._lose()
+            if self._left is None:
+                self._lose()
+            else:
+                self._end(self._left)
             return None
         return self._chunk(*pulled) if pulled is not None and len(pulled[1]) else None
 
@@ -134,6 +157,7 @@ class LslSource:
         self._detach()
         if self._search is not None:
             self._search.close()
+            self._search = None
         if self._markers is not None:
             self._markers.close()
 
@@ -142,6 +166,16 @@ class LslSource:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _open(self) -> StreamInfo:
+        """Find the streams; markers first, as a player starts when its samples have a reader."""
+        config = self._config
+        if config.markers:
+            self._markers = LslMarkers(config.markers, config.timeout_s)
+        found = find(self._condition, config.timeout_s)
+        self._host = found.hostname()
+        with answering(found):
+            return self._attach(found)
 
     def _pull(self, timeout_s: float) -> tuple[Any, Any]:
         return self._inlet.pull_chunk(  # type: ignore[no-any-return]
@@ -168,7 +202,7 @@ class LslSource:
 
     def _attach(self, found: Any) -> StreamInfo:
         """Subscribe to a resolved stream; return what it says of itself."""
-        full = self._pylsl.StreamInlet(found, recover=False).info(ATTACH_S)
+        full = _description(found)
         info = to_stream_info(full, self._config.channels, self._config.unit)
         replay = told_replay(full)
         self.live = replay is None or replay.speed == 1
@@ -192,6 +226,15 @@ class LslSource:
         if self._inlet is not None:
             self._offset.close()
             self._inlet = None
+
+    def _end(self, left: int) -> None:
+        """Take a replay that went away for over."""
+        log.warning(
+            "replay %r is over; %d of its %d samples did not come: it was joined late or stopped early",
+            self.info.name, left, self.n_times,
+        )  # fmt: skip
+        self._detach()
+        self._left = 0
 
     def _lose(self) -> None:
         log.warning("stream %r is lost; looking for it", self.info.name)
@@ -244,6 +287,11 @@ class LslSource:
                 f"Stream {old.name!r} came back with another shape: {'; '.join(changed)}. "
                 "Start again to use it as it is now."
             )
+
+
+def _description(found: Any) -> Any:
+    """Return the full description of a resolved stream, without subscribing to it."""
+    return load().StreamInlet(found, recover=False).info(ATTACH_S)
 
 
 def _float32(data: np.ndarray[Any, Any]) -> Samples:

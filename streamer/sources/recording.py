@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from streamer.errors import EndOfStream
+from streamer.errors import EndOfStream, RecordingError
 from streamer.sources import SourceConfig
 from streamer.sources._content import Recording
 from streamer.sources._formats import READERS, load, streams
@@ -19,6 +20,8 @@ from streamer.sources._streams import StreamEntry
 from streamer.types import Chunk, Marker, make_chunk
 
 __all__ = ["READERS", "Config", "Recording", "RecordingSource", "StreamEntry", "load", "streams"]
+
+log = logging.getLogger(__name__)
 
 _CHUNK_S = 0.04  # as LSL devices send: 10 samples at 250 Hz
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["max"]
@@ -41,6 +44,10 @@ class Config(SourceConfig):
         New names for markers, such as ``{"T1": "left_fist"}``.
     board_id : int, optional
         BrainFlow's board number, for a file of BrainFlow rows.
+    channels : tuple of str, optional
+        Names of all channels, in order, for a file that only numbers them.
+    unit : "uV", "mV" or "V", optional
+        For a file that does not tell it; one that does is believed.
     """
 
     kind: Literal["recording"] = "recording"
@@ -50,10 +57,12 @@ class Config(SourceConfig):
     speed: Speed = "max"
     labels: dict[str, str] = Field(default_factory=dict)
     board_id: int | None = None
+    channels: tuple[str, ...] | None = None
+    unit: Literal["uV", "mV", "V"] | None = None
 
     def open(self) -> RecordingSource:
         """Read the file and return it as a source, at its first sample."""
-        recording = load(self.path, self.stream, board_id=self.board_id)
+        recording = told(load(self.path, self.stream, board_id=self.board_id), self.channels, self.unit)
         return RecordingSource(recording, chunk=self.chunk, speed=self.speed, labels=self.labels)
 
 
@@ -110,10 +119,7 @@ class RecordingSource:
         )
 
     def read(self, timeout_s: float) -> Chunk | None:
-        """Return the next rows, never across a break; the index jumps there by what is missing.
-
-        A break whose length the file does not tell is flagged as a discontinuity instead.
-        """
+        """Return the next rows, never across a break; the index jumps there by what is missing."""
         start = self._row
         if start >= len(self._times):
             raise EndOfStream(f"recording {self.info.name!r} was played to its end")
@@ -121,13 +127,7 @@ class RecordingSource:
         if not self._is_due(stop, timeout_s):
             return None
         self._row = stop
-        follows = start == 0 or start not in self._stops or self._index[start] > self._index[start - 1] + 1
-        return make_chunk(
-            self._data[start:stop],
-            int(self._index[start]),
-            self._times[start:stop],
-            discontinuity=not follows,
-        )
+        return make_chunk(self._data[start:stop], int(self._index[start]), self._times[start:stop])
 
     def markers(self) -> Sequence[Marker]:
         """Return all markers of the file, on the axis of the chunks' times."""
@@ -152,6 +152,32 @@ class RecordingSource:
         if left > 0:
             self._wait(min(left, max(timeout_s, 0.0)))
         return left <= timeout_s
+
+
+def told(recording: Recording, channels: Sequence[str] | None, unit: str | None) -> Recording:
+    """Return the recording with what its file leaves open.
+
+    Raises
+    ------
+    RecordingError
+        There are more or fewer names than channels.
+    """
+    info = recording.info
+    if channels is not None:
+        if len(channels) != info.n_chans:
+            raise RecordingError(
+                f"{len(channels)} names under 'channels' ({', '.join(channels)}), but recording "
+                f"{info.name!r} has {info.n_chans} channels ({', '.join(info.ch_names)}). "
+                "Name each one, in order, or none."
+            )
+        info = replace(info, ch_names=tuple(channels))
+    if unit is not None and info.unit == "unknown":
+        info = replace(info, unit=unit)
+    elif unit is not None:
+        log.warning(
+            "unit %r is not needed: recording %r tells its own and comes in %s", unit, info.name, info.unit
+        )
+    return replace(recording, info=info)
 
 
 def _lsl_clock() -> Callable[[], float]:

@@ -74,7 +74,7 @@ def open_jsonl(request: pytest.FixtureRequest, path: Path) -> Iterator[Opened]:
     file = path / f"{uuid.uuid4().hex}.jsonl"
 
     def received(n: int) -> list[Decision]:
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        _, *rows = [json.loads(line) for line in file.read_text().splitlines()]
         return [Decision(**{**row, "probabilities": tuple(row["probabilities"].values())}) for row in rows]
 
     with jsonl.Config(path=file).open(run_info()) as sink:
@@ -142,6 +142,12 @@ def test_no_decision_is_lost_or_changed(opened: Opened, sent: list[Decision]) ->
         sink.write(decision)
     if received:
         assert received(before + len(sent))[before:] == sent
+
+
+def test_what_is_lost_is_counted(opened: Opened) -> None:
+    """Every sink says how many decisions it could not keep: none so far."""
+    sink, _ = opened
+    assert sink.lost == 0
 
 
 def test_figures_that_are_no_numbers_are_taken(opened: Opened) -> None:

@@ -125,7 +125,7 @@ def test_a_stall_is_counted_once_and_then_ends_the_run(toy: Bundle, backend: Onn
     """Silence is told once after stall_s, and is StreamLost after give_up_s."""
     feed = ScriptedFeed([*chunks(samples(100), []), *[0.25] * 200])
     told: list[float] = []
-    telemetry = Telemetry()
+    telemetry = Telemetry(0.0625)
     pipeline = Pipeline(toy, backend, info())
     with pytest.raises(StreamLost, match="No sample from 'amp' for 10 s"):
         run(feed, pipeline, [], telemetry, clock=lambda: feed.now, give_up_s=10.0, on_stall=told.append)
@@ -136,7 +136,7 @@ def test_a_stall_is_counted_once_and_then_ends_the_run(toy: Bundle, backend: Onn
 def test_the_run_ends_with_the_stream(toy: Bundle, backend: OnnxRuntimeBackend) -> None:
     """At the end of a file the loop returns, having emitted every decision."""
     feed = ScriptedFeed(list(chunks(samples(), [400, 900])))
-    telemetry = Telemetry()
+    telemetry = Telemetry(0.0625)
     run(feed, Pipeline(toy, backend, info()), [], telemetry, clock=lambda: feed.now)
     assert telemetry.decisions == 96
     assert telemetry.invalid == 4

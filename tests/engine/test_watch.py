@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from engine.watch import Watch
 from streamer.acquire import StreamCounters
@@ -15,6 +18,8 @@ class Watched:
     def __init__(self) -> None:
         self.counters = StreamCounters()
         self.bad_channels: dict[str, str] = {}
+        self.info = SimpleNamespace(sfreq=160.0)
+        self.hop_s = 0.0625
 
 
 def test_each_fault_is_said_once() -> None:
@@ -22,18 +27,18 @@ def test_each_fault_is_said_once() -> None:
     lines: list[str] = []
     both: Any = Watched()
     watch = Watch(both, both, lines.append)
-    watch.look(0.0)
+    watch.look(0.0, 4)
     assert lines == []
     both.counters = replace(both.counters, samples_lost=40, non_finite=3)
     both.bad_channels = {"C4": "railed", "C3": "flat"}
-    watch.look(2.0)
-    watch.look(4.0)
+    watch.look(2.0, 4)
+    watch.look(4.0, 4)
     assert len(lines) == 3
     assert lines[0].startswith("40 samples lost")
     assert lines[1].startswith("3 values that were not finite")
     assert lines[2] == "bad channels: C3 (flat), C4 (railed)"
     both.bad_channels = {}
-    watch.look(6.0)
+    watch.look(6.0, 4)
     assert lines[3:] == ["all channels are good again"]
 
 
@@ -44,7 +49,18 @@ def test_a_burst_is_one_line() -> None:
     watch = Watch(both, both, lines.append)
     for i in range(1, 11):
         both.counters = replace(both.counters, repaired=i)
-        watch.look(i / 10 - 0.1)
+        watch.look(i / 10 - 0.1, 4)
     assert lines == ["1 missing samples bridged"]
-    watch.look(1.2)
+    watch.look(1.2, 4)
     assert lines[1:] == ["9 missing samples bridged"]
+
+
+@pytest.mark.parametrize(("rows", "told"), [(10, 0), (5, 0), (1, 0), (4, 1), (32, 1)])
+def test_chunks_that_do_not_divide_the_hop_are_told_once(rows: int, told: int) -> None:
+    """A hop of 10 samples waits for the rest of a chunk of 4 or 32, not of 10, 5 or 1."""
+    lines: list[str] = []
+    both: Any = Watched()
+    watch = Watch(both, both, lines.append)
+    for i in range(200):
+        watch.look(i / 10, rows)
+    assert len(lines) == told

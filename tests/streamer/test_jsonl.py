@@ -7,6 +7,7 @@ import logging
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,12 +26,17 @@ def run_info() -> DecisionInfo:
     return DecisionInfo(f"run-{uuid.uuid4().hex[:8]}", ("left", "right"), 16.0, SOURCE, {"bundle": "toy"})
 
 
+def decisions(path: Path) -> list[dict[str, Any]]:
+    """Return the file's lines, headers of runs aside."""
+    return [row for row in map(json.loads, path.read_text().splitlines()) if "index" in row]
+
+
 def test_lines_tell_classes_by_name(tmp_path: Path) -> None:
     """Each line is one object, with a probability per class name, there as soon as it is written."""
     path = tmp_path / "new folder" / "decisions.jsonl"
     with Jsonl(path=path).open(run_info()) as sink:
         sink.write(LEFT)
-        assert json.loads(path.read_text()) == {
+        assert json.loads(path.read_text().splitlines()[1]) == {
             "index": 1000,
             "time": 17.25,
             "probabilities": {"left": 0.7, "right": 0.3},
@@ -46,7 +52,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     for decision in (LEFT, NONE):
         with Jsonl(path=path).open(run_info()) as sink:
             sink.write(decision)
-    assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == [1000, 1016]
+    assert [row["index"] for row in decisions(path)] == [1000, 1016]
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
@@ -54,7 +60,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     with Jsonl(path=path).open(run_info()) as sink:
         sink.write(replace(LEFT, probabilities=(float("nan"), float("inf")), confidence=float("nan")))
-    row = json.loads(path.read_text(), parse_constant=pytest.fail)
+    row = json.loads(path.read_text().splitlines()[1], parse_constant=pytest.fail)
     assert (row["probabilities"], row["confidence"]) == ({"left": None, "right": None}, None)
 
 
@@ -91,7 +97,7 @@ def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(sink, "_file", HalfFull())
     sink.write(NONE)
-    assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == [1000]
+    assert [row["index"] for row in decisions(path)] == [1000]
     assert sink.lost == 1
 
 

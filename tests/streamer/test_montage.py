@@ -47,7 +47,7 @@ def mne_raw(ch_names: list[str], data: np.ndarray) -> Any:
         ("Fpz-Cz", "Fpz-Cz"),
         ("EMG 1", "EMG 1"),
         ("EXG Channel 0", "EXG Channel 0"),
-        ("A2-A1", "A2"),
+        ("A2-A1", "A2-A1"),
     ],
 )
 def test_names_are_cleaned(written: str, name: str) -> None:

@@ -161,8 +161,8 @@ def test_limits_are_microvolts_in_any_unit() -> None:
 
 
 def test_unknown_unit_is_refused() -> None:
-    """Without a unit there are no microvolts to judge by: refused, with the step to add."""
-    with pytest.raises(StreamMismatch, match="scale"):
+    """Without a unit there are no microvolts to judge by: refused, with the key to set."""
+    with pytest.raises(StreamMismatch, match="Set `unit:` in the source block"):
         Config().build(eeg("C3", unit="unknown"))
 
 

@@ -83,13 +83,6 @@ def test_no_chunk_spans_a_break(holes: dict[int, int], chunk: int) -> None:
     assert not any(c.discontinuity for c in chunks)
 
 
-def test_break_of_unknown_length_is_a_discontinuity() -> None:
-    """Where the file tells of a pause and not how long it was, the chunk after it carries the flag."""
-    whole = recording()
-    chunks = play(RecordingSource(Recording(INFO, whole.data, whole.times, (120,)), chunk=50))
-    assert [(c.index, c.discontinuity) for c in chunks][2:4] == [(100, False), (120, True)]
-
-
 def test_default_chunk_is_about_40_ms() -> None:
     """Without a length given, chunks come as devices send them."""
     assert {len(c) for c in play(RecordingSource(recording()))} == {4}
@@ -199,10 +192,16 @@ def test_config_opens_a_missing_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "breaks"), [(np.arange(4.0), ()), (np.arange(5.0), (0,)), (np.arange(5.0), (3, 2))]
+    ("times", "breaks"),
+    [
+        (np.arange(4.0), ()),
+        (np.arange(5.0), (0,)),
+        (np.arange(5.0), (3, 2)),
+        (np.arange(5.0) / SFREQ, (3,)),
+    ],
 )
 def test_recording_checks_itself(times: np.ndarray, breaks: tuple[int, ...]) -> None:
-    """Samples without a time each, and breaks that are no rows, are refused."""
+    """Samples without a time each, and breaks that are no rows or lack nothing, are refused."""
     with pytest.raises(ValueError, match=r"a recording of|breaks must be"):
         Recording(INFO, np.zeros((5, 2), np.float32), times, breaks)
 

@@ -60,6 +60,15 @@ def test_short_holes_are_filled_by_straight_lines() -> None:
     assert (repair.repaired, repair.gaps, repair.lost) == (10, 1, 0)
 
 
+def test_a_line_between_extremes_is_finite() -> None:
+    """A hole between the largest and the smallest float32 is filled with finite values."""
+    data = np.array([[3e38, 1, 1], [3e38, 1, 1], [-3e38, 1, 1]], dtype=np.float32)
+    whole = Chunk(data, 0, np.arange(3.0), np.ones(3, dtype=bool))
+    last = part(whole, 2, 3)
+    _, out = mended([part(whole, 0, 2), Chunk(last.data, 5, last.times, last.valid)])
+    assert np.isfinite(concatenate(out).data).all()
+
+
 def test_long_holes_are_discontinuities() -> None:
     """Beyond the limit nothing is made up: the chunk is flagged and the samples counted as lost."""
     whole = record(200)

@@ -18,7 +18,7 @@ def test_units_are_converted(unit: str, gain: float) -> None:
 
 def test_unknown_unit_is_refused() -> None:
     """A stream that does not say its unit is refused, and the message says how to say it."""
-    with pytest.raises(StreamMismatch, match="assume"):
+    with pytest.raises(StreamMismatch, match="Set `unit:` in the source block"):
         Config().build(eeg("C3", unit="unknown"))
 
 
