@@ -8,8 +8,8 @@ import pytest
 from toy_bundle import CHANNELS
 
 from engine.adapt import fit
-from engine.bundle import Bundle
-from streamer.errors import StreamMismatch
+from engine.bundle import Bundle, load
+from streamer.errors import BundleError, StreamMismatch
 from streamer.types import StreamInfo
 
 GOOD = StreamInfo("amp", "amp-1", "EEG", 160.0, CHANNELS, ("eeg",) * len(CHANNELS), "uV")
@@ -51,3 +51,14 @@ def test_all_reasons_at_once(toy: Bundle) -> None:
     with pytest.raises(StreamMismatch) as error:
         fit(toy, replace(renamed("C3", "C4"), sfreq=50.0, unit="unknown"))
     assert str(error.value).count("\n  - ") == 3
+
+
+@pytest.mark.parametrize(
+    "dsp",
+    [[{"kind": "resample", "sfreq": 80.0}], [{"kind": "montage", "ch_names": ["C3"]}]],
+    ids=["rate", "channels"],
+)
+def test_a_dsp_list_that_misses_the_graph_is_refused(toy_writer, dsp: list[dict[str, object]]) -> None:
+    """What the bundle's own list makes of a stream must be what its graph takes."""
+    with pytest.raises(BundleError, match="its DSP list ends in"):
+        fit(load(toy_writer(**{"input.dsp": dsp})), GOOD)

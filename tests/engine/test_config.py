@@ -39,6 +39,8 @@ def test_a_good_config_has_defaults(tmp_path: Path) -> None:
         ("a: [1, 2", "is not YAML"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
         (b"\xff\xfe\x00", "not a text file"),
+        ("a: 2024-13-45", "is not YAML"),
+        (GOOD + "name: ''", "name"),
         (GOOD.replace("bundle: motor-imagery", ""), "bundle"),
         (GOOD + "bundel: x", "Did you mean 'bundle'?"),
         (GOOD.replace("kind: lsl, stype", "kind: lsll, stype"), "lsll"),

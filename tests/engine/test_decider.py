@@ -94,3 +94,23 @@ def test_release_above_threshold_is_refused() -> None:
     """Hysteresis the wrong way round is an error."""
     with pytest.raises(ValidationError, match="must not exceed"):
         DecisionConfig(threshold=0.5, release=0.6)
+
+
+def test_rejected_evidence_leaves_no_trace() -> None:
+    """However long a bad signal said "left", the first good hops decide as those of a fresh start."""
+    config = DecisionConfig(smoothing_s=2.0, threshold=0.6, release=0.4, dwell_s=0.0, refractory_s=0.0)
+    decider = Decider(config, CLASSES, "rest", 1.0, 0.1)
+    for i in range(60):
+        decider.step(np.array(LEFT, dtype=np.float32), Frame(i, i / 10, 1.0, True))
+    after = [
+        decider.step(np.array(REST, dtype=np.float32), Frame(i, i / 10, 0.0, True)) for i in range(60, 64)
+    ]
+    fresh = decide([REST] * 4, config=config)
+    assert [d.probabilities for d in after] == [d.probabilities for d in fresh]
+    assert [d.label for d in after] == [None] * 4
+
+
+def test_bad_signal_says_nothing() -> None:
+    """While the signal is bad all classes are alike."""
+    for decision in decide([LEFT] * 3, invalid=1.0):
+        assert decision.probabilities == pytest.approx((1 / 3,) * 3)

@@ -12,7 +12,7 @@ import pytest
 from toy_bundle import CHANNELS
 
 from engine.config import RunConfig, parse, read
-from engine.live import LOST, run_config
+from engine.live import CHANGED, LOST, run_config
 from streamer.errors import BciError, EndOfStream, StreamLost
 from streamer.types import Chunk, Marker, StreamInfo, make_chunk
 
@@ -25,13 +25,21 @@ class Cap:
     live = False
     n_times = None
 
-    def __init__(self, info: StreamInfo = GOOD, spoil: Callable[[np.ndarray], None] | None = None) -> None:
+    def __init__(
+        self,
+        info: StreamInfo = GOOD,
+        spoil: Callable[[np.ndarray], None] | None = None,
+        n_times: int = 1600,
+    ) -> None:
         self.info = info
-        self._data = np.random.default_rng(0).normal(scale=20, size=(1600, info.n_chans)).astype(np.float32)
+        self._data = (
+            np.random.default_rng(0).normal(scale=20, size=(n_times, info.n_chans)).astype(np.float32)
+        )
         if spoil:
             spoil(self._data)
         self._row = 0
         self.dies_at: int | None = None
+        self.rate = info.sfreq
 
     def open(self) -> Self:
         return self
@@ -43,7 +51,7 @@ class Cap:
             raise EndOfStream("over")
         rows = slice(self._row, self._row + 16)
         self._row += 16
-        times = np.arange(rows.start, rows.stop) / self.info.sfreq
+        times = np.arange(rows.start, rows.stop) / self.rate
         return make_chunk(self._data[rows], rows.start, times)
 
     def markers(self) -> tuple[Marker, ...]:
@@ -109,6 +117,44 @@ def test_values_that_are_not_finite(toy_folder: Path, spoil: Callable[[np.ndarra
     assert said in lines
     assert report["non_finite"] > 0
     assert (report["invalid"] > 50) == (spoil is spoil_channels)
+
+
+EXTRA = ("Iz", "AUX1", "AUX2", "AUX3", "AUX4")
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0], ids=["NaN", "flat"])
+def test_an_unused_electrode_may_be_dead(toy_folder: Path, value: float) -> None:
+    """Channels that the bundle does not use neither reject decisions nor hide those that it does."""
+
+    def spoil(data: np.ndarray) -> None:
+        data[:, len(CHANNELS) :] = value
+
+    report = run_config(config(toy_folder, Cap(named(*CHANNELS, *EXTRA), spoil)))
+    assert report["invalid"] == 4  # warm-up only
+    assert report["bad_channels"] == {}
+
+
+def test_used_electrodes_do_not_hide_among_unused(toy_folder: Path) -> None:
+    """Three of the eight channels that count are flat: too many, however many others are fine."""
+
+    def spoil(data: np.ndarray) -> None:
+        data[:, :3] = 0.0
+
+    lines: list[str] = []
+    report = run_config(config(toy_folder, Cap(named(*CHANNELS, *EXTRA), spoil)), say=lines.append)
+    assert report["invalid"] > 140
+    assert report["bad_channels"] == {"C3": "flat", "Cz": "flat", "C4": "flat"}
+
+
+def test_a_wrong_rate_of_delivery(toy_folder: Path) -> None:
+    """A live stream that says 160 Hz and delivers 320 ends the run with a message."""
+    cap = Cap(n_times=3200)
+    cap.live = True
+    cap.rate = 320.0
+    lines: list[str] = []
+    report = run_config(config(toy_folder, cap), say=lines.append)
+    assert report["ended"] == CHANGED
+    assert "says 160 Hz and delivers 320" in report["reason"]
 
 
 def test_a_dead_stream(toy_folder: Path) -> None:
