@@ -30,13 +30,16 @@ class Output:
 
     def __init__(self, json: bool) -> None:
         self.json = json
-        self._people = Console(stderr=True, highlight=False)
         self._out = Console(highlight=False)
 
     def say(self, line: str) -> None:
-        """Print a line for the person at the screen; a screen that is gone stops nothing."""
+        """Print a line for the person at the screen; a screen that is gone stops nothing.
+
+        Not through rich, which would write past the console sink's live display instead of above it.
+        """
         with suppress(OSError):
-            self._people.print(line, markup=False, soft_wrap=True)
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
     def document(self, content: Mapping[str, Any]) -> None:
         """Print the one JSON document."""

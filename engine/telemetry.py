@@ -11,6 +11,7 @@ from streamer.types import Decision
 
 FLOOR_MS = 1e-3
 PER_DECADE = 100  # bins 2.3 % wide: finer than the run-to-run spread of any latency seen
+EARLY_S = 0.01  # a resampled grid may stamp up to one sample of the device ahead
 DECADES = 8  # 1 µs to 100 s
 
 
@@ -62,7 +63,7 @@ class Telemetry:
     late : int
         Decisions that left more than a hop after their newest sample: missed deadlines.
     early : int
-        Decisions stamped later than they left: the stream's stamps run ahead of the clock.
+        Decisions stamped more than `EARLY_S` later than they left: stamps run ahead of the clock.
     hop_s : float
         Seconds between decisions.
     """
@@ -85,7 +86,7 @@ class Telemetry:
         self.invalid += not decision.valid
         latency = now - decision.time
         self.late += latency > self.hop_s
-        self.early += latency < 0
+        self.early += latency < -EARLY_S
         self.latency.add(latency * 1e3)
 
     def computed(self, seconds: float) -> None:

@@ -41,10 +41,11 @@ class Config(SinkConfig):
 class ConsoleSink:
     """A bar per class that moves; plain lines where the output is no terminal.
 
-    Writes to standard error, which leaves standard output to ``--json``.  It is a display: it shows the
-    newest decision at its own rate.  Drawing takes a millisecond and has a thread of its own, so that
-    `write` only stores the decision.  Without a terminal a line is printed when the label changes.  When the
-    terminal is gone (a pipe closed, a disk full) the display ends, and the session does not.
+    Times are seconds since the first decision.  Writes to standard error, which leaves standard output to
+    ``--json``.  It is a display: it shows the newest decision at its own rate.  Drawing takes a millisecond
+    and has a thread of its own, so that `write` only stores the decision.  Without a terminal a line is
+    printed when the label changes.  When the terminal is gone (a pipe closed, a disk full) the display ends,
+    and the session does not.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ class ConsoleSink:
         self._info = info
         self._pause = 1 / rate
         self._newest: Decision | None = None
+        self._began: float | None = None
         self._shown: str | None = ""
         self._shown_at = -math.inf
         self.lost = 0
@@ -83,6 +85,8 @@ class ConsoleSink:
     def write(self, decision: Decision) -> None:
         """Show this decision next."""
         self._newest = decision
+        if self._began is None:
+            self._began = decision.time
         if self._live is None and decision.label != self._shown:
             self._print(decision)
 
@@ -106,7 +110,9 @@ class ConsoleSink:
             f"{name} {share:.2f}"
             for name, share in zip(self._info.classes, decision.probabilities, strict=True)
         )
-        self._console.print(f"{decision.time:.2f} s  {_word(decision)}  {shares}", markup=False)
+        self._console.print(
+            f"{decision.time - (self._began or 0.0):.2f} s  {_word(decision)}  {shares}", markup=False
+        )
 
     def _table(self) -> Table:
         from rich.progress_bar import ProgressBar
@@ -121,7 +127,7 @@ class ConsoleSink:
             full = share if math.isfinite(share) else 0.0
             mark = "●" if name == decision.label else " "
             table.add_row(mark, name, ProgressBar(total=1.0, completed=full, width=BAR_WIDTH), f"{share:.2f}")
-        table.add_row("", _word(decision), f"{decision.time:.1f} s", "")
+        table.add_row("", _word(decision), f"{decision.time - (self._began or 0.0):.1f} s", "")
         return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
@@ -70,8 +71,11 @@ class LslSink:
         self._wait = wait
         self.lost = 0
         pylsl = load()
-        _tell_namesakes(name)
         self._outlet: Any = pylsl.StreamOutlet(_described(info, name))
+        # Aside: the look takes LOOK_S, and the stream to decode is running already.
+        own = self._outlet.get_info().uid()
+        self._look = threading.Thread(target=_tell_namesakes, args=(name, own), daemon=True)
+        self._look.start()
         self._labels: Any = pylsl.StreamOutlet(marker_info(f"{name}-labels")) if labels else None
 
     def write(self, decision: Decision) -> None:
@@ -85,6 +89,7 @@ class LslSink:
 
     def close(self) -> None:
         """Take the stream off the network once its readers could fetch the end; may be called twice."""
+        self._look.join()
         if self._outlet is not None and self._outlet.have_consumers():
             self._wait(LINGER_S)
         self._outlet = self._labels = None
@@ -100,10 +105,11 @@ def _source_id(name: str) -> str:
     return f"{name}-decisions"
 
 
-def _tell_namesakes(name: str) -> None:
-    """Say on the log that the stream is on the network already."""
+def _tell_namesakes(name: str, own: str) -> None:
+    """Say on the log that another stream than our ``own`` is on the network under this name."""
     source_id = _source_id(name)
-    if resolve(predicate(source_id=source_id), 1, LOOK_S):
+    found = resolve(predicate(source_id=source_id), 2, LOOK_S)
+    if any(stream.uid() != own for stream in found):
         log.warning(
             "a stream with source_id %r is on the network already: readers cannot tell it from this run's. "
             "Stop the other run, or give the lsl sink another 'name'.",

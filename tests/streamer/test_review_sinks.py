@@ -33,12 +33,14 @@ def run_info() -> DecisionInfo:
 def test_a_second_stream_of_decisions_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """A run whose stream's id is taken says that readers cannot tell the two apart; others say nothing."""
     info = run_info()
-    with caplog.at_level(logging.WARNING), Lsl().open(info):
-        assert not caplog.messages
+    with caplog.at_level(logging.WARNING), Lsl().open(info) as first:
+        first._look.join()
         with Lsl(name=f"{info.name}-other").open(info):
-            assert not caplog.messages
+            pass  # closing waits for the look
+        assert not caplog.messages
         with Lsl().open(info):
-            (message,) = caplog.messages
+            pass
+        (message,) = caplog.messages
     assert f"'{info.name}-decisions'" in message
     assert "cannot tell" in message
 
