@@ -26,13 +26,14 @@ from engine.config import parse
 from engine.demo import private_lsl
 from engine.live import Observer, run_config
 from engine.telemetry import Histogram
-from streamer.errors import StreamLost
+from streamer.errors import BciError, StreamLost
 from streamer.sources import Source, SourceConfig
 from streamer.types import Chunk, Decision
 
 CHUNK = 10  # samples a push, as BENCHMARKS §1 has it
 SETTLE_S = 5.0  # not counted: discovery, first decisions, caches
 CONNECT_S = 2.0
+REFUSED = "refused"
 
 
 def bench(seconds: float, sfreq: float, bundle: str, *, say: Callable[[str], None]) -> dict[str, Any]:
@@ -163,6 +164,14 @@ class Tap:
 
 
 def engine(source_id: str, bundle: str, sfreq: float, seconds: float, answers: Any) -> None:
+    """Answer with the engine's figures, or with why there are none."""
+    try:
+        answers.put(("bcistream", _decode(source_id, bundle, sfreq, seconds)))
+    except BciError as error:
+        answers.put((REFUSED, {"message": str(error)}))
+
+
+def _decode(source_id: str, bundle: str, sfreq: float, seconds: float) -> dict[str, Any]:
     """Run the engine as a live session would; the time of a decision is when a sink has it."""
     from pylsl import local_clock
 
@@ -197,7 +206,7 @@ def engine(source_id: str, bundle: str, sfreq: float, seconds: float, answers: A
     figures["compute_ms"] = report["compute_ms"]
     figures["algorithmic_delay"] = report["algorithmic_delay"]
     figures["decisions_per_s"] = report["decisions_per_s"]
-    answers.put(("bcistream", figures))
+    return figures
 
 
 def _figures(latency: Histogram, cpu_s: float, wall_s: float) -> dict[str, Any]:
@@ -224,6 +233,8 @@ def _answer(answers: Any, jobs: Sequence[Any], seconds: float) -> tuple[str, dic
     while time.monotonic() < end:
         with suppress(Empty):
             answer: tuple[str, dict[str, Any]] = answers.get(timeout=0.5)
+            if answer[0] == REFUSED:
+                raise StreamLost(answer[1]["message"])
             return answer
         if any(job.exitcode not in (0, None) for job in jobs):
             break

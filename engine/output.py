@@ -63,7 +63,8 @@ class Output:
             table.add_column(str(key))
         for row in rows:
             table.add_row(*[_words(value) for value in row.values()])
-        self._out.print(table)
+        with _printed():
+            self._out.print(table)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -76,7 +76,7 @@ class BrainFlowSource:
     """Reads a board through BrainFlow's own thread and buffer.
 
     BrainFlow cannot be waited for, so `read` looks every half sample period (1 to 5 ms): at 250 Hz that adds
-    1 ms of age on average and takes 1 % of a core.  Stamps are BrainFlow's, moved from the
+    1 ms of age on average.  Stamps are BrainFlow's, moved from the
     computer's clock to LSL's.  Lost packages show in the package numbers, as jumps of the index.
 
     Parameters

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.telemetry import Histogram
+from engine.telemetry import Histogram, Telemetry
+from streamer.types import Decision
 
 
 @settings(deadline=None)
@@ -33,3 +34,12 @@ def test_out_of_range_is_counted(ms: float) -> None:
     histogram = Histogram()
     histogram.add(ms)
     assert histogram.n == 1
+
+
+def test_missed_deadlines_and_stamps_from_the_future_are_counted() -> None:
+    """Later than a hop is late; stamped well after it left is early; in between is neither."""
+    telemetry = Telemetry(hop_s=0.1)
+    decision = Decision(9, 10.0, (0.5, 0.5), None, 0.5, True)
+    for now in (10.05, 10.2, 9.995, 9.9):
+        telemetry.emitted(decision, now)
+    assert (telemetry.decisions, telemetry.late, telemetry.early) == (4, 1, 1)
