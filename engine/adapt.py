@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.bundle import Bundle
+from engine.bundle import Bundle, InputContract
 from streamer.chain import Chain
 from streamer.dsp import StepConfig
 from streamer.dsp.montage import Config as Montage
@@ -31,12 +31,18 @@ class Fit:
     chain: Chain
     notes: tuple[str, ...]
 
+    @property
+    def ch_names(self) -> tuple[str, ...]:
+        """Channels that the model is fed, in order."""
+        return self.chain.info.ch_names
+
 
 def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> Fit:
     """Return the signal chain from this stream to this bundle.
 
     The order is: unit, montage, quality checks (on the model's channels at the device's rate), rate, then the
-    bundle's own list.
+    bundle's own list.  A bundle for any montage takes every channel of its kind and no others: a trigger
+    beside the electrodes is no signal.
 
     Raises
     ------
@@ -57,9 +63,9 @@ def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> 
     candidates: list[tuple[StepConfig, str | None]] = []
     if info.unit != contract.unit:
         candidates.append((Scale(unit=contract.unit), f"scaled from {info.unit} to {contract.unit}"))
-    if tuple(info.ch_names) != contract.ch_names:
-        montage = Montage(ch_names=contract.ch_names, min_present=contract.min_present)
-        candidates.append((montage, None))
+    wanted, present = _channels(contract, info)
+    if tuple(info.ch_names) != wanted:
+        candidates.append((Montage(ch_names=wanted, min_present=present), None))
     if quality is not None:  # after the montage: an electrode that is not used may be as dead as it likes
         candidates.append((quality, None))
     if info.sfreq != contract.sfreq:
@@ -82,12 +88,21 @@ def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> 
             f"bundle {bundle.label}:\n" + "\n".join(f"  - {reason}" for reason in reasons)
         )
     chain = Chain([*steps, *contract.dsp], info)
-    if chain.info.n_chans != len(contract.ch_names) or chain.info.sfreq != contract.sfreq:
+    if chain.info.n_chans != len(wanted) or chain.info.sfreq != contract.sfreq:
         raise BundleError(
             f"Bundle {bundle.label}: its DSP list ends in {chain.info.n_chans} channels at "
-            f"{chain.info.sfreq:g} Hz, its graph takes {len(contract.ch_names)} at {contract.sfreq:g}."
+            f"{chain.info.sfreq:g} Hz, its graph takes {len(wanted)} at {contract.sfreq:g}."
         )
     return Fit(chain, tuple(notes))
+
+
+def _channels(contract: InputContract, info: StreamInfo) -> tuple[tuple[str, ...], int]:
+    """Return the channels that the model is to be fed, and how many must be there."""
+    if not contract.per_channel:
+        return contract.ch_names, contract.min_present
+    kind = contract.stype.lower()
+    found = tuple(name for name, ch_type in zip(info.ch_names, info.ch_types, strict=True) if ch_type == kind)
+    return found or info.ch_names, len(found or info.ch_names)
 
 
 def _montage_notes(step: object) -> list[str]:

@@ -45,7 +45,9 @@ def bench(seconds: float, sfreq: float, bundle: str, *, say: Callable[[str], Non
         ``bcistream`` and ``floor``: latency from push to decision (or window) in ms, CPU in percent of one
         core, decisions; ``ratio`` of the two; the algorithmic delay, which comes on top; the machine.
     """
-    names = load(bundle).manifest.input.ch_names
+    loaded = load(bundle)
+    _ = loaded.readout  # refuses a bundle for another command before anything is started
+    names = loaded.manifest.input.ch_names
     say(f"{seconds:g} s of {len(names)} channels at {sfreq:g} Hz, in pushes of {CHUNK} samples")
     source_id = f"bench-{uuid.uuid4().hex[:8]}"
     context = multiprocessing.get_context("spawn")

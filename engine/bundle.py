@@ -15,137 +15,45 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TypeVar
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import ValidationError
 
-from engine.decision import DecisionConfig
 from engine.faults import faults
-from streamer.components import Config, union
-from streamer.dsp import StepConfig
-from streamer.errors import BundleError
+from engine.manifest import (
+    FORMAT,
+    MANIFEST,
+    MAX_CHANNELS,
+    AnyStep,
+    Graph,
+    InputContract,
+    Manifest,
+    Readout,
+    Signal,
+    State,
+    Tensor,
+    Tokens,
+)
+from streamer.errors import BundleError, StreamMismatch
 
-if TYPE_CHECKING:
-    AnyStep = StepConfig
-else:
-    AnyStep = union("streamer.dsp")
+__all__ = [
+    "FORMAT", "MANIFEST", "AnyStep", "Bundle", "Graph", "InputContract", "Manifest", "Readout", "Signal",
+    "State", "Tensor", "Tokens", "digest", "load", "locate", "shipped",
+]  # fmt: skip
 
-MANIFEST = "bundle.json"
-FORMAT = 1
 MAX_FILE_BYTES = 2_000_000_000  # protobuf's own limit; a larger "graph" is not one
-
-
-def _plain(name: str) -> str:
-    """Accept only a plain file name: a manifest must not reach outside its folder."""
-    if name != Path(name).name or name in {"", ".", "..", MANIFEST} or "\\" in name:
-        raise ValueError(f"a file of the bundle is a plain name, not {name!r}")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_plain)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Tensor(Config):
-    """One tensor of the step graph; the shape is fixed, batch first."""
-
-    name: str
-    shape: tuple[PositiveInt, ...]
-    dtype: Literal["float32", "int64", "bool"] = "float32"
-
-
-class State(Config):
-    """One state tensor: enters as `input`, leaves as `output`, and is zero at the start."""
-
-    input: str
-    output: str
-    shape: tuple[PositiveInt, ...]
-    dtype: Literal["float32", "int64", "bool"] = "float32"
-
-
-class Graph(Config):
-    """The step graph and its time geometry, all in samples at ``input.sfreq``.
-
-    ``hop`` samples go in per step; an output depends on ``left_context`` samples before its own hop at
-    most, and describes the signal ``delay`` samples ago.
-    """
-
-    file: FileName = "step.onnx"
-    input: Tensor
-    outputs: tuple[Tensor, ...]
-    state: tuple[State, ...] = ()
-    hop: PositiveInt
-    left_context: Annotated[int, Field(ge=0)]
-    delay: Annotated[int, Field(ge=0)] = 0
-
-
-class InputContract(Config):
-    """What the graph must be fed: these channels, this rate, this unit, through exactly these DSP steps."""
-
-    stype: str = "EEG"
-    sfreq: PositiveFloat
-    unit: Literal["uV", "mV", "V"]
-    ch_names: Annotated[tuple[str, ...], Field(min_length=1)]
-    min_present: PositiveInt
-    dsp: tuple[AnyStep, ...] = ()
-
-
-class Readout(Config):
-    """How the outputs become decisions."""
-
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    idle: str | None = None
-    logits: str = "logits"
-    latent: str | None = None
-    temperature: PositiveFloat = 1.0
-    decision: DecisionConfig = DecisionConfig()
-
-
-class Manifest(Config):
-    """The content of ``bundle.json``."""
-
-    format: Literal[1]
-    name: str
-    version: str
-    title: str
-    system: str
-    input: InputContract
-    graph: Graph
-    readout: Readout
-    provenance: dict[str, Any] = Field(default_factory=dict)
-    files: dict[FileName, Sha256]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        """Refuse a manifest whose parts contradict each other."""
-        expected = (1, len(self.input.ch_names), self.graph.hop)
-        outputs = {tensor.name: tensor for tensor in self.graph.outputs}
-        classes = self.readout.classes
-        wrong = []
-        if self.graph.input.shape != expected:
-            wrong.append(f"graph.input.shape is {self.graph.input.shape}; channels and hop say {expected}")
-        if self.readout.logits not in outputs:
-            wrong.append(f"readout.logits {self.readout.logits!r} is not among the outputs {sorted(outputs)}")
-        elif outputs[self.readout.logits].shape[-1] != len(classes):
-            wrong.append(
-                f"{len(classes)} classes, but the logits have {outputs[self.readout.logits].shape[-1]}"
-            )
-        if self.readout.latent is not None and self.readout.latent not in outputs:
-            wrong.append(f"readout.latent {self.readout.latent!r} is not among the outputs {sorted(outputs)}")
-        if self.readout.idle is not None and self.readout.idle not in classes:
-            wrong.append(f"idle class {self.readout.idle!r} is not among the classes {list(classes)}")
-        if self.graph.file not in self.files:
-            wrong.append(f"graph.file {self.graph.file!r} has no hash under files")
-        if self.input.min_present > len(self.input.ch_names):
-            wrong.append(
-                f"min_present {self.input.min_present} exceeds the {len(self.input.ch_names)} channels"
-            )
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return self
+# What a bundle is for, by what it puts out: for the message when it is given to another command.
+USES = {
+    "readout": "decisions, for `bcistream run`",
+    "tokens": "codes, for `bcistream tokens`",
+    "signal": "a waveform from codes, for `bcistream listen`",
+    "features": "latents, for `bcistream tokens` with publish: latent",
+}
+_Shaped = TypeVar("_Shaped", Tensor, State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +76,63 @@ class Bundle:
     def label(self) -> str:
         """Name and version, for people."""
         return f"{self.manifest.name} {self.manifest.version}"
+
+    @property
+    def readout(self) -> Readout:
+        """How the outputs become decisions; `BundleError` when they become something else."""
+        if self.manifest.readout is None:
+            raise self._other("decisions")
+        return self.manifest.readout
+
+    @property
+    def tokens(self) -> Tokens:
+        """Which outputs are codes; `BundleError` when none are."""
+        if self.manifest.tokens is None:
+            raise self._other("codes")
+        return self.manifest.tokens
+
+    @property
+    def signal(self) -> Signal:
+        """Which output is the waveform; `BundleError` when none is."""
+        if self.manifest.signal is None:
+            raise self._other("a waveform from codes")
+        return self.manifest.signal
+
+    def _other(self, wanted: str) -> BundleError:
+        return BundleError(
+            f"Bundle {self.label} puts out {USES[self.manifest.product]}; {wanted} are asked of it here. "
+            "Choose another bundle, or the command that this one is for."
+        )
+
+    def sized(self, ch_names: Sequence[str]) -> Bundle:
+        """Return a bundle for any montage with the shapes of this one; any other bundle as it is.
+
+        Parameters
+        ----------
+        ch_names : sequence of str
+            The channels that will be fed, one row of the graph each.
+
+        Raises
+        ------
+        StreamMismatch
+            There are none, or more than `engine.manifest.MAX_CHANNELS`.
+        """
+        contract, graph = self.manifest.input, self.manifest.graph
+        if not contract.per_channel:
+            return self
+        n = len(ch_names)
+        if not 0 < n <= MAX_CHANNELS:
+            raise StreamMismatch(f"Bundle {self.label} takes 1 to {MAX_CHANNELS} channels; there are {n}.")
+
+        shaped = graph.model_copy(
+            update={
+                "input": _rows(n, graph.input),
+                "outputs": tuple(_rows(n, tensor) for tensor in graph.outputs),
+                "state": tuple(_rows(n, state) for state in graph.state),
+            }
+        )
+        named = contract.model_copy(update={"ch_names": tuple(ch_names)})
+        return replace(self, manifest=self.manifest.model_copy(update={"input": named, "graph": shaped}))
 
 
 def load(reference: str | Path) -> Bundle:
@@ -221,6 +186,10 @@ def locate(reference: str | Path) -> Path:
 def digest(content: bytes) -> str:
     """Return the SHA-256 of a file's content, in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _rows(n: int, tensor: _Shaped) -> _Shaped:
+    return tensor.model_copy(update={"shape": (n, *tensor.shape[1:])})
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from engine.output import Output
 from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.config import SignalConfig
+
+Taking = TypeVar("Taking", bound="SignalConfig")
 
 app = typer.Typer(
     help="Runs biosignal models on live EEG and EMG: one causal step per hop, live equal to offline.",
@@ -21,6 +26,12 @@ ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML of the 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Seconds = Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds.")]
 
+File = Annotated[
+    Path | None, typer.Option(help="Take this recording instead of the config's source, without LSL.")
+]
+Speed = Annotated[str, typer.Option(help="With --file: 1 for real time, or any factor, or 'max'.")]
+ChunkRows = Annotated[int | None, typer.Option("--chunk", min=1, help="With --file: samples per chunk.")]
+
 
 def main() -> None:
     """Run the command line."""
@@ -30,36 +41,56 @@ def main() -> None:
 @app.command("run")
 def run_command(
     config: ConfigPath,
-    file: Annotated[
-        Path | None, typer.Option(help="Decode this recording instead of the config's source, without LSL.")
-    ] = None,
-    speed: Annotated[
-        str, typer.Option(help="With --file: 1 for real time, or any factor, or 'max'.")
-    ] = "max",
-    chunk: Annotated[int | None, typer.Option(min=1, help="With --file: samples per chunk.")] = None,
+    file: File = None,
+    speed: Speed = "max",
+    chunk: ChunkRows = None,
     seconds: Seconds = None,
     json: Json = False,
 ) -> None:
     """Decode a live stream until it ends, time is up, or Ctrl-C; exit code 1 if it was lost."""
     from engine.config import read
-    from engine.live import CHANGED, LOST, run_config
+    from engine.live import run_config
 
     out = Output(json)
     with out.errors():
-        settings = read(config)
-        if file is None and (speed != "max" or chunk is not None):
-            raise ConfigError("--speed and --chunk go with --file; a live stream has its own.")
-        if file is not None:
-            from streamer.sources.recording import Config as Recording
-
-            source = Recording(path=file, speed=parse_speed(speed), chunk=chunk)
-            settings = settings.model_copy(update={"source": source})
+        settings = from_file(read(config), file, speed, chunk)
         if json:
             quiet = tuple(sink for sink in settings.sinks if sink.kind != "console")
             settings = settings.model_copy(update={"sinks": quiet})
         report = run_config(settings, seconds=seconds, say=out.say)
-    out.result(report)
-    raise SystemExit(1 if report["ended"] in (LOST, CHANGED) else 0)
+    _finish(out, report)
+
+
+@app.command()
+def tokens(
+    config: ConfigPath,
+    file: File = None,
+    speed: Speed = "max",
+    chunk: ChunkRows = None,
+    seconds: Seconds = None,
+    json: Json = False,
+) -> None:
+    """Turn a live stream into a stream of codes, and print its bit rate; exit code 1 if it was lost."""
+    from engine.config import TokensConfig, read_as
+    from engine.tokens import run_tokens
+
+    out = Output(json)
+    with out.errors():
+        settings = from_file(read_as(TokensConfig, config), file, speed, chunk)
+        report = run_tokens(settings, seconds=seconds, say=out.say)
+    _finish(out, report)
+
+
+@app.command()
+def listen(config: ConfigPath, seconds: Seconds = None, json: Json = False) -> None:
+    """Turn a stream of codes back into a waveform, as a stream of its own; exit code 1 if it was lost."""
+    from engine.config import ListenConfig, read_as
+    from engine.listen import run_listen
+
+    out = Output(json)
+    with out.errors():
+        report = run_listen(read_as(ListenConfig, config), seconds=seconds, say=out.say)
+    _finish(out, report)
 
 
 @app.command()
@@ -171,6 +202,26 @@ def bench(
     out = Output(json)
     with out.errors():
         out.result(measure(seconds, sfreq, bundle, say=out.say))
+
+
+def from_file(settings: Taking, file: Path | None, speed: str, chunk: int | None) -> Taking:
+    """Return the settings with a recording as their source, if one is given."""
+    if file is None:
+        if speed != "max" or chunk is not None:
+            raise ConfigError("--speed and --chunk go with --file; a live stream has its own.")
+        return settings
+    from streamer.sources.recording import Config as Recording
+
+    source = Recording(path=file, speed=parse_speed(speed), chunk=chunk)
+    return settings.model_copy(update={"source": source})
+
+
+def _finish(out: Output, report: dict[str, Any]) -> None:
+    """Print the report; a stream that was lost or changed is a failure."""
+    from engine.session import CHANGED, LOST
+
+    out.result(report)
+    raise SystemExit(1 if report["ended"] in (LOST, CHANGED) else 0)
 
 
 def parse_speed(text: str) -> float | Literal["max"]:

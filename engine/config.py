@@ -1,12 +1,12 @@
-"""The YAML of a run."""
+"""The YAML of a session: a run, tokens, or listening to them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from engine.backends import BackendConfig
 from engine.backends.onnxruntime import Config as OnnxRuntime
@@ -17,6 +17,7 @@ from streamer.dsp.quality import Config as Quality
 from streamer.errors import ConfigError
 from streamer.sinks import SinkConfig
 from streamer.sources import SourceConfig
+from streamer.sources.lsl import Config as Lsl
 
 if TYPE_CHECKING:
     AnySource = SourceConfig
@@ -27,62 +28,144 @@ else:
     AnySink = union("streamer.sinks")
     AnyBackend = union("engine.backends")
 
+KEPT_AS = (".jsonl", ".npz")
 
-class RunConfig(Config):
-    """One live run: where samples come from, what decodes them, where decisions go.
+
+def _kept(path: Path) -> Path:
+    if path.suffix not in KEPT_AS:
+        raise ValueError(
+            f"codes are kept as {' or '.join(KEPT_AS)}, told by the ending; not as {path.name!r}"
+        )
+    return path
+
+
+class SessionConfig(Config):
+    """What every live session has.
+
+    Attributes
+    ----------
+    name : str
+        Of the session and of the stream that it publishes.
+    late : "catch_up" or "skip"
+        When the computation falls behind a live stream: compute everything, late, or jump to the newest
+        sample, which is counted and resets the model.
+    stall_s, give_up_s : float
+        After so many seconds without a sample say so; after so many more end the session.
+    """
+
+    name: Annotated[str, Field(min_length=1)] = "bcistream"
+    bundle: str
+    backend: AnyBackend = OnnxRuntime()
+    late: Literal["catch_up", "skip"] = "catch_up"
+    stall_s: Annotated[float, Field(gt=0)] = 2.0
+    give_up_s: Annotated[float, Field(gt=0)] = 30.0
+
+
+class SignalConfig(SessionConfig):
+    """A session on a biosignal: where its samples come from and what of them is accepted.
 
     Attributes
     ----------
     max_gap_s : float
         Longest hole that is filled by interpolation (and marked invalid), s; a longer one resets the model.
-    late : "catch_up" or "skip"
-        When the computation falls behind a live stream: compute everything, late, or jump to the newest
-        sample, which is counted and resets the model.
-    stall_s, give_up_s : float
-        After so many seconds without a sample say so; after so many more end the run.
     quality : Quality or None
         Signal checks before anything else; null switches them off.
+    """
+
+    source: AnySource
+    quality: Quality | None = Quality()
+    max_gap_s: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class RunConfig(SignalConfig):
+    """One live run: where samples come from, what decodes them, where decisions go.
+
+    Attributes
+    ----------
     decision : DecisionConfig or None
         Overrides the bundle's own decision settings.
     """
 
-    name: Annotated[str, Field(min_length=1)] = "bcistream"
-    source: AnySource
-    bundle: str
-    backend: AnyBackend = OnnxRuntime()
-    quality: Quality | None = Quality()
     decision: DecisionConfig | None = None
-    max_gap_s: Annotated[float, Field(ge=0, le=1)] = 0.1
-    late: Literal["catch_up", "skip"] = "catch_up"
-    stall_s: Annotated[float, Field(gt=0)] = 2.0
-    give_up_s: Annotated[float, Field(gt=0)] = 30.0
     sinks: tuple[AnySink, ...] = ()
 
 
+class TokensConfig(SignalConfig):
+    """A biosignal turned into a stream of codes, or of latents.
+
+    Attributes
+    ----------
+    publish : "codes" or "latent"
+        Codes, which `bcistream listen` turns back into a waveform, or the continuous latent before the
+        quantiser, which classifiers prefer.
+    lsl : bool
+        Publish them as an LSL stream.
+    file : Path or None
+        Also keep them: ``.jsonl``, line by line as they come, or ``.npz``, written at the end.
+    """
+
+    publish: Literal["codes", "latent"] = "codes"
+    lsl: bool = True
+    file: Annotated[Path, AfterValidator(_kept)] | None = None
+
+
+class ListenConfig(SessionConfig):
+    """A stream of codes turned back into a waveform.
+
+    Attributes
+    ----------
+    source : Lsl
+        Which stream; one that `bcistream tokens` publishes.
+    """
+
+    source: Lsl
+
+
+COMMANDS: dict[str, type[SessionConfig]] = {"run": RunConfig, "tokens": TokensConfig, "listen": ListenConfig}
+Settings = TypeVar("Settings", bound=SessionConfig)
+
+
 def read(path: str | Path) -> RunConfig:
-    """Read and check a run's YAML.
+    """Read and check a run's YAML; as `read_as`."""
+    return read_as(RunConfig, path)
+
+
+def parse(raw: Any, where: str) -> RunConfig:
+    """Check a run's settings; as `parse_as`."""
+    return parse_as(RunConfig, raw, where)
+
+
+def read_as(kind: type[Settings], path: str | Path) -> Settings:
+    """Read and check the YAML of a session of this kind.
 
     Raises
     ------
     ConfigError
         The file cannot be read, is not YAML, or has faults: all of them are listed with their paths.
     """
-    return parse(_read_yaml(Path(path)), str(path))
+    return parse_as(kind, _read_yaml(Path(path)), str(path))
 
 
-def parse(raw: Any, where: str) -> RunConfig:
-    """Check a run's settings; ``where`` names them in messages."""
+def parse_as(kind: type[Settings], raw: Any, where: str) -> Settings:
+    """Check the settings of a session of this kind; ``where`` names them in messages."""
     if not isinstance(raw, dict):
         raise ConfigError(
             f"{where}: expected keys such as 'source:' and 'bundle:', got {type(raw).__name__}."
         )
     try:
-        return RunConfig.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        hints = [
-            did_you_mean(str(key), RunConfig.model_fields) for key in raw if key not in RunConfig.model_fields
-        ]
+        hints = [_hint(str(key), kind) for key in raw if key not in kind.model_fields]
         raise ConfigError(f"{where} has faults:\n{faults(error)}{''.join(hints)}") from error
+
+
+def _hint(key: str, kind: type[SessionConfig]) -> str:
+    """Say which key was meant, or for which command this one is."""
+    owners = [name for name, owner in COMMANDS.items() if key in owner.model_fields]
+    if owners:
+        commands = " and ".join(f"`bcistream {name}`" for name in owners)
+        return f"\n  {key!r} is a key for {commands}, not for this command."
+    return did_you_mean(key, kind.model_fields)
 
 
 def _read_yaml(path: Path) -> Any:

@@ -37,19 +37,20 @@ class Frame:
 
 
 class Framer:
-    """Fills a ``(1, C, hop)`` buffer from chunks of any length.
+    """Fills a ``(B, C, hop)`` buffer from chunks of any length.
 
     Parameters
     ----------
-    buffer : ndarray, shape (1, C, hop), float32, C-contiguous
-        Written in place: usually the runner's own input.
+    buffer : ndarray, shape (1, C, hop) or (C, 1, hop), float32, C-contiguous
+        Written in place: usually the runner's own input.  The second form is that of a model which takes each
+        channel as a row of its own.
     left_context : int
         Samples before the hop that an output depends on.
     """
 
     def __init__(self, buffer: NDArray[np.float32], left_context: int) -> None:
-        self._buffer = buffer[0]
         self.hop = buffer.shape[2]
+        self._buffer = buffer.reshape(-1, self.hop)  # a view, (B C, hop)
         self._span = 1 + math.ceil(left_context / self.hop)
         self.reset()
 

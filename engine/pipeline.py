@@ -7,27 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from engine.adapt import fit
 from engine.backends import Backend
 from engine.bundle import Bundle
 from engine.decision import Decider, DecisionConfig
-from engine.framer import Framer
-from engine.runner import Runner
-from engine.telemetry import Telemetry
+from engine.stepping import Stepping
+from engine.telemetry import Timing
 from streamer.acquire import Feed
 from streamer.dsp import StepConfig
-from streamer.dsp.montage import Montage
-from streamer.dsp.quality import Quality
 from streamer.errors import EndOfStream, StreamLost
-from streamer.sinks import Sink
 from streamer.types import Chunk, Decision, StreamInfo
 
 POLL_S = 0.25  # how often the loop looks at its stop flag while no sample comes
+T = TypeVar("T")
+In = TypeVar("In", contravariant=True)
 
 
-class Pipeline:
+class Pipeline(Stepping[Decision]):
     """DSP chain, framer, model and decision stage over one stream.
 
     Parameters
@@ -53,6 +51,8 @@ class Pipeline:
     ------
     StreamMismatch
         The stream does not fit the bundle.
+    BundleError
+        The bundle puts out something else than decisions.
     """
 
     def __init__(
@@ -64,58 +64,24 @@ class Pipeline:
         quality: StepConfig | None = None,
         decision: DecisionConfig | None = None,
     ) -> None:
-        manifest = bundle.manifest
-        graph, readout = manifest.graph, manifest.readout
+        readout = bundle.readout
         fitted = fit(bundle, info, quality)
-        self.bundle, self.info = bundle, info
-        self.chain, self.notes = fitted.chain, fitted.notes
-        self.hop_s = graph.hop / manifest.input.sfreq
-        self._runner = Runner(backend)
-        self._runner.warm_up()
-        self._framer = Framer(self._runner.input, graph.left_context)
+        super().__init__(bundle, backend, info, fitted.chain, fitted.notes)
         self._decider = Decider(
             decision or readout.decision, readout.classes, readout.idle, readout.temperature, self.hop_s
         )
         self._logits = readout.logits
-        self.resets = 0
 
     def process(self, chunk: Chunk) -> Iterator[Decision]:
         """Yield the decisions that this chunk completes: none, one or several."""
-        if chunk.discontinuity:
-            self.reset()
-            self.resets += 1
-        for frame in self._framer.frames(self.chain(chunk)):
-            logits = self._runner.step()[self._logits]  # (1, 1, n_classes)
+        for frame, outputs in self.steps(chunk):
+            logits = outputs[self._logits]  # (1, 1, n_classes)
             yield self._decider.step(logits.reshape(-1), frame)
 
     def reset(self) -> None:
         """Forget the signal: what follows is decided as after a fresh start."""
-        self.chain.reset()
-        self._framer.reset()
-        self._runner.reset()
+        super().reset()
         self._decider.reset()
-
-    @property
-    def columns(self) -> Sequence[int]:
-        """Columns of the stream that the decisions depend on."""
-        used = next((step.used for step in self.chain.steps if isinstance(step, Montage)), None)
-        return range(self.info.n_chans) if used is None else used
-
-    @property
-    def bad_channels(self) -> dict[str, str]:
-        """Channels of the stream that are bad now, and why; empty without quality checks."""
-        return next((step.bad for step in self.chain.steps if isinstance(step, Quality)), {})
-
-    def delays(self) -> dict[str, float]:
-        """Return the algorithmic delay's parts, ms: what no machine, however fast, can take away."""
-        manifest = self.bundle.manifest
-        sfreq = manifest.input.sfreq
-        return {
-            "filters_ms": round(1e3 * self.chain.delay_s, 2),
-            "hop_ms": round(1e3 * self.hop_s, 2),
-            "model_ms": round(1e3 * manifest.graph.delay / sfreq, 2),
-            "left_context_ms": round(1e3 * manifest.graph.left_context / sfreq, 2),
-        }
 
     def describe(self) -> dict[str, Any]:
         """Return what a reader of the decisions may want to know."""
@@ -123,18 +89,30 @@ class Pipeline:
         return {
             "bundle": manifest.name,
             "version": manifest.version,
-            "classes": list(manifest.readout.classes),
+            "classes": list(self.bundle.readout.classes),
             "decisions_per_s": round(1 / self.hop_s, 6),
             "adapted": list(self.notes),
             "algorithmic_delay": self.delays(),
         }
 
 
+class Receiver(Protocol[In]):
+    """What takes the results: every `Sink` does for decisions.
+
+    ``lost`` counts those that it could not keep.
+    """
+
+    lost: int
+
+    def write(self, item: In, /) -> None:
+        """Send one result on; must not block."""
+
+
 def run(
     feed: Feed,
-    pipeline: Pipeline,
-    sinks: Sequence[Sink],
-    telemetry: Telemetry,
+    pipeline: Stepping[T],
+    sinks: Sequence[Receiver[T]],
+    telemetry: Timing[T],
     *,
     clock: Callable[[], float],
     stop: Callable[[], bool] = lambda: False,
@@ -184,17 +162,17 @@ def run(
 
 
 def _emit(
-    pipeline: Pipeline,
+    pipeline: Stepping[T],
     chunk: Chunk,
-    sinks: Sequence[Sink],
-    telemetry: Telemetry,
+    sinks: Sequence[Receiver[T]],
+    telemetry: Timing[T],
     clock: Callable[[], float],
 ) -> None:
-    """Send on every decision of one chunk as soon as it is there."""
+    """Send on everything that one chunk completes as soon as it is there."""
     started = time.perf_counter()
-    for decision in pipeline.process(chunk):
+    for item in pipeline.process(chunk):
         telemetry.computed(time.perf_counter() - started)
         for sink in sinks:
-            sink.write(decision)
-        telemetry.emitted(decision, clock())
+            sink.write(item)
+        telemetry.emitted(item, clock())
         started = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ FLOOR_MS = 1e-3
 PER_DECADE = 100  # bins 2.3 % wide: finer than the run-to-run spread of any latency seen
 EARLY_S = 0.01  # a resampled grid may stamp up to one sample of the device ahead
 DECADES = 8  # 1 µs to 100 s
+In = TypeVar("In", contravariant=True)
 
 
 class Histogram:
@@ -47,48 +49,98 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Telemetry:
-    """What a run counts.
+class Timing(Generic[In]):
+    """How long results took, whatever they are.
 
     Attributes
     ----------
     latency : Histogram
-        Stamp of the newest sample used to the moment after every sink had the decision.
+        Stamp of the newest sample used to the moment after every sink had the result.
     compute : Histogram
-        Time in DSP, model and decision, per chunk that gave a decision.
-    decisions, labelled, invalid : int
-        All decisions; those with a label; those rejected (warm-up or bad signal).
+        Time in DSP, model and what follows it, per chunk that gave a result.
     stalls : int
         How often nothing came for the stall limit.
     late : int
-        Decisions that left more than a hop after their newest sample: missed deadlines.
+        Results that left more than a hop after their newest sample: missed deadlines.
     early : int
-        Decisions stamped more than `EARLY_S` later than they left: stamps run ahead of the clock.
+        Results stamped more than `EARLY_S` later than they left: stamps run ahead of the clock.
     hop_s : float
-        Seconds between decisions.
+        Seconds between results.
     """
 
     hop_s: float
 
     latency: Histogram = field(default_factory=Histogram)
     compute: Histogram = field(default_factory=Histogram)
-    decisions: int = 0
-    labelled: int = 0
-    invalid: int = 0
     stalls: int = 0
     late: int = 0
     early: int = 0
 
-    def emitted(self, decision: Decision, now: float) -> None:
-        """Count a decision that left at ``now``, s on the LSL clock."""
-        self.decisions += 1
-        self.labelled += decision.label is not None
-        self.invalid += not decision.valid
-        latency = now - decision.time
+    def emitted(self, item: In, now: float) -> None:
+        """Count a result that left at ``now``, s on the LSL clock."""
+        raise NotImplementedError
+
+    def left(self, stamp: float, now: float) -> None:
+        """Count a result with this stamp that left at ``now``, both s on the LSL clock."""
+        latency = now - stamp
         self.late += latency > self.hop_s
         self.early += latency < -EARLY_S
         self.latency.add(latency * 1e3)
 
     def computed(self, seconds: float) -> None:
-        """Count the time that one chunk with a decision took."""
+        """Count the time that one result took."""
         self.compute.add(seconds * 1e3)
+
+
+@dataclass(slots=True)
+class Telemetry(Timing[Decision]):
+    """What a run of decisions counts.
+
+    Attributes
+    ----------
+    decisions, labelled, invalid : int
+        All decisions; those with a label; those rejected (warm-up or bad signal).
+    """
+
+    decisions: int = 0
+    labelled: int = 0
+    invalid: int = 0
+
+    def emitted(self, item: Decision, now: float) -> None:
+        """Count a decision that left at ``now``, s on the LSL clock."""
+        self.decisions += 1
+        self.labelled += item.label is not None
+        self.invalid += not item.valid
+        self.left(item.time, now)
+
+
+class Stamped(Protocol):
+    """A result with the stamp of its newest sample."""
+
+    @property
+    def time(self) -> float:
+        """Seconds on the local LSL clock."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether the signal under it is sound."""
+
+
+@dataclass(slots=True)
+class FrameCounts(Timing[Stamped]):
+    """What a session of codes or of decoded signal counts.
+
+    Attributes
+    ----------
+    frames, invalid : int
+        All frames; those that rest on repaired or bad signal.
+    """
+
+    frames: int = 0
+    invalid: int = 0
+
+    def emitted(self, item: Stamped, now: float) -> None:
+        """Count a frame that left at ``now``, s on the LSL clock."""
+        self.frames += 1
+        self.invalid += not item.valid
+        self.left(item.time, now)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import asdict
 
-from engine.pipeline import Pipeline
+from engine.stepping import Stepping, T
 from streamer.acquire import Feed
 
 CHUNKS = 50  # so many show what the device sends at once
@@ -30,14 +30,18 @@ class Watch:
     ----------
     feed : Feed
         Its counters are watched.
-    pipeline : Pipeline
+    pipeline : Stepping
         Its channel verdicts are watched.
     say : callable
         Receives the lines.
+    results : str
+        What comes out, for people.
     """
 
-    def __init__(self, feed: Feed, pipeline: Pipeline, say: Callable[[str], None]) -> None:
-        self._feed, self._pipeline, self._say = feed, pipeline, say
+    def __init__(
+        self, feed: Feed, pipeline: Stepping[T], say: Callable[[str], None], results: str = "decisions"
+    ) -> None:
+        self._feed, self._pipeline, self._say, self._results = feed, pipeline, say, results
         self._counted = dict.fromkeys(WORDS, 0)
         self._bad: dict[str, str] = {}
         self._due = float("-inf")
@@ -63,8 +67,8 @@ class Watch:
         hop = self._pipeline.hop_s * sfreq
         if chunk > 1 and hop % chunk:
             self._say(
-                f"chunks of {chunk} samples do not divide the hop of {hop:g}: decisions are some "
-                f"{500 * (chunk - 1) / sfreq:.0f} ms older than they could be"
+                f"chunks of {chunk} samples do not divide the hop of {hop:g}: {self._results} are "
+                f"some {500 * (chunk - 1) / sfreq:.0f} ms older than they could be"
             )
 
     def stalled(self, seconds: float) -> None:

@@ -58,7 +58,7 @@ def score_baselines(
     """
     train = _training(bundle, train_folder)
     contract = bundle.manifest.input
-    cued = [name for name in bundle.manifest.readout.classes if name != bundle.manifest.readout.idle]
+    cued = [name for name in bundle.readout.classes if name != bundle.readout.idle]
     band = Bandpass(low=BAND[0], high=BAND[1], order=2)
     scores = {}
     for suffix, steps in (("", [band]), (" + alignment", [band, _alignment(bundle)])):

@@ -122,7 +122,7 @@ def trained_on(bundle: Bundle) -> set[str]:
 
 def play(bundle: Bundle, backend: Any, recording: Recording) -> Played:
     """Play one recording through a fresh pipeline and answer its trials."""
-    readout = bundle.manifest.readout
+    readout = bundle.readout
     pipeline = Pipeline(bundle, backend, recording.info, quality=Quality())  # as a run has it
     decisions = [decision for chunk in chunks(recording) for decision in pipeline.process(chunk)]
     cued = _cued(bundle)
@@ -141,7 +141,7 @@ def chunks(recording: Recording, size: int = CHUNK) -> Iterator[Chunk]:
 def report(bundle: Bundle, result: Evaluation) -> dict[str, Any]:
     """Return every figure of an evaluation as one JSON-able mapping."""
     trials = [trial for played in result.played for trial in played.trials]
-    readout = bundle.manifest.readout
+    readout = bundle.readout
     adapted = sorted({note for played in result.played for note in played.notes})
     return {
         "bundle": bundle.label,
@@ -189,7 +189,7 @@ def by_subject(trials: Sequence[tuple[str, list[Trial]]]) -> dict[str, Any]:
 
 
 def _cued(bundle: Bundle) -> list[str]:
-    readout = bundle.manifest.readout
+    readout = bundle.readout
     return [name for name in readout.classes if name != readout.idle]
 
 

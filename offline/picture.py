@@ -75,16 +75,16 @@ def _draw_decisions(axes: Any, played: Played, bundle: Bundle) -> None:
     times = [decision.time for decision in played.decisions]
     values = np.array([decision.probabilities for decision in played.decisions])  # (n, n_classes)
     values[[not decision.valid for decision in played.decisions]] = np.nan
-    for column, name in enumerate(bundle.manifest.readout.classes):
+    for column, name in enumerate(bundle.readout.classes):
         axes.plot(times, values[:, column], color=COLOURS[column], lw=1.5, label=name.replace("_", " "))
     axes.legend(loc="upper left", ncols=3, frameon=False, bbox_to_anchor=(0, 1.16))
 
 
 def _shade(axes: Any, played: Played, bundle: Bundle, start_s: float, end_s: float) -> None:
     """Shade cued stretches in their class's colour."""
-    classes = bundle.manifest.readout.classes
+    classes = bundle.readout.classes
     for marker in played.recording.markers:
         inside = marker.time < end_s and marker.time + marker.duration > start_s
-        if inside and marker.label in classes and marker.label != bundle.manifest.readout.idle:
+        if inside and marker.label in classes and marker.label != bundle.readout.idle:
             colour = COLOURS[classes.index(marker.label)]
             axes.axvspan(marker.time, marker.time + marker.duration, color=colour, alpha=0.15, lw=0)

@@ -12,9 +12,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from engine.bundle import AnyStep
 from engine.decision import DecisionConfig
 from engine.faults import faults
-from offline import objectives
 from offline.data.trials import Augment, Window
 from offline.models import motor_imagery
+from offline.objectives import imagery as objectives
 from streamer.components import Config
 from streamer.dsp import StepConfig
 from streamer.errors import ConfigError

@@ -4,8 +4,8 @@
 
     OUTPUT/
       run.json              the recipe, the DSP list with its prior, what was trained on, the scores
-      weights.pt            the averaged weights, tensors only
-      checkpoints/last.ckpt where ``--resume`` goes on
+      weights.safetensors   the averaged weights
+      checkpoints/last.ckpt where ``--resume`` goes on; see `offline.checkpoint`
       logs/                 CSV and TensorBoard
 """
 
@@ -23,19 +23,22 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from engine.faults import faults
-from offline import objectives
 from offline.calibrate import fit_temperature
+from offline.checkpoint import SafetensorsIO
 from offline.data.corpus import Corpus, Recording
 from offline.data.trials import IGNORE, Batch, Prepared, TrialBatches, mirror, prepare, with_prior
+from offline.objectives import imagery as objectives
 from offline.provenance import versions
 from offline.recipe import Recipe, Step
 from streamer.components import Config
 from streamer.errors import ConfigError, RecordingError
 
+WEIGHTS = "weights.safetensors"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
@@ -126,7 +129,7 @@ def load_run(folder: str | Path) -> Run:
 
 def _write(run: Run, module: Imagery) -> None:
     folder = run.recipe.output
-    torch.save(module.model.state_dict(), folder / "weights.pt")
+    save_file(module.model.state_dict(), folder / WEIGHTS)
     (folder / "run.json").write_text(json.dumps(run.model_dump(mode="json", by_alias=True), indent=1) + "\n")
 
 
@@ -250,6 +253,7 @@ def _trainer(recipe: Recipe, progress: bool, stop_after: int | None) -> Any:
         accelerator="cpu",
         max_epochs=recipe.optim.epochs if stop_after is None else min(stop_after, recipe.optim.epochs),
         callbacks=callbacks,
+        plugins=[SafetensorsIO()],
         logger=[
             CSVLogger(folder, "logs", version=start, flush_logs_every_n_steps=1),
             TensorBoardLogger(folder, "logs", version=start),

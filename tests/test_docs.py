@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from engine.cli import app as live
-from engine.config import RunConfig, read
+from engine.config import COMMANDS, RunConfig, read_as
 from offline.cli import app as training
 from streamer.components import modules
 
@@ -60,11 +60,11 @@ def test_every_config_says_what_it_is_and_how_to_run_it(path: Path) -> None:
     """Two comment lines open each file, the second is a command of ours on this very file; it loads."""
     first, second, *_ = path.read_text().splitlines()
     assert re.match(r"# .{20,}\.$", first)
-    command = re.match(r"# (bcistream|bcitrain) [a-z]+ (\S+)", second)
+    command = re.match(r"# (bcistream|bcitrain) (?:data )?[a-z]+ (\S+)", second)
     assert command
     assert ROOT / command[2] == path
     if command[1] == "bcistream":
-        read(path)
+        read_as(COMMANDS[second.split()[2]], path)
     else:
         assert yaml.safe_load(path.read_text())
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from offline.models.blocks import CausalConv1d, CausalPool1d, ResidualConv
+from offline.blocks.conv import CausalConv1d, CausalPool1d, ResidualConv
 from streamer.components import Config as BaseConfig
 
 NetState = tuple[Tensor, ...]

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from streamer.lsl import LOOK_S, load, predicate, resolve
+from streamer.lsl import load
 from streamer.lsl_info import marker_info
+from streamer.lsl_outlet import Outlet
 from streamer.sinks import SinkConfig
 from streamer.types import Decision, DecisionInfo
 
-log = logging.getLogger(__name__)
-
-# A reader whose pull times out after a second, pylsl's and mne-lsl's way, missed the last 3 to 8 decisions
-# of a run that closed its outlet at once.
-LINGER_S = 1.5
 NO_LABEL = -1.0
 STATE_CHANNELS = ("label", "confidence", "valid", "index")
 
@@ -45,17 +39,12 @@ class Config(SinkConfig):
         return LslSink(info, self.name or info.name, labels=self.labels)
 
 
-class LslSink:
+class LslSink(Outlet):
     """One channel per class with its probability, then ``label``, ``confidence``, ``valid`` and ``index``.
 
     ``label`` is the number of the class decided for, -1 for none; ``valid`` is 1 or 0.  Samples are doubles:
     a sample index is exact up to 2**53, where float32 ends at 2**24, 19 hours of 250 Hz.  A sample is
     stamped with the decision's own time, that of the last sample used, not with the time of sending.
-
-    Attributes
-    ----------
-    lost : int
-        0: LSL says nothing of what a reader missed.
     """
 
     def __init__(
@@ -68,58 +57,27 @@ class LslSink:
     ) -> None:
         self._number = {label: float(i) for i, label in enumerate(info.classes)}
         self._last: str | None = ""
-        self._wait = wait
-        self.lost = 0
-        pylsl = load()
-        self._outlet: Any = pylsl.StreamOutlet(_described(info, name))
-        # Aside: the look takes LOOK_S, and the stream to decode is running already.
-        own = self._outlet.get_info().uid()
-        self._look = threading.Thread(target=_tell_namesakes, args=(name, own), daemon=True)
-        self._look.start()
-        self._labels: Any = pylsl.StreamOutlet(marker_info(f"{name}-labels")) if labels else None
+        super().__init__(_described(info, name), wait=wait)
+        self._labels: Any = load().StreamOutlet(marker_info(f"{name}-labels")) if labels else None
 
     def write(self, decision: Decision) -> None:
         """Send one decision on."""
         label = NO_LABEL if decision.label is None else self._number[decision.label]
         state = (label, decision.confidence, float(decision.valid), float(decision.index))
-        self._outlet.push_sample((*decision.probabilities, *state), decision.time)
+        self.push((*decision.probabilities, *state), decision.time)
         if self._labels is not None and decision.label != self._last:
             self._last = decision.label
             self._labels.push_sample([decision.label or "none"], decision.time)
 
     def close(self) -> None:
         """Take the stream off the network once its readers could fetch the end; may be called twice."""
-        self._look.join()
-        if self._outlet is not None and self._outlet.have_consumers():
-            self._wait(LINGER_S)
-        self._outlet = self._labels = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-def _source_id(name: str) -> str:
-    return f"{name}-decisions"
-
-
-def _tell_namesakes(name: str, own: str) -> None:
-    """Say on the log that another stream than our ``own`` is on the network under this name."""
-    source_id = _source_id(name)
-    found = resolve(predicate(source_id=source_id), 2, LOOK_S)
-    if any(stream.uid() != own for stream in found):
-        log.warning(
-            "a stream with source_id %r is on the network already: readers cannot tell it from this run's. "
-            "Stop the other run, or give the lsl sink another 'name'.",
-            source_id,
-        )
+        super().close()
+        self._labels = None
 
 
 def _described(info: DecisionInfo, name: str) -> Any:
     channels = [*info.classes, *STATE_CHANNELS]
-    made = load().StreamInfo(name, "Decisions", len(channels), info.rate, "double64", _source_id(name))
+    made = load().StreamInfo(name, "Decisions", len(channels), info.rate, "double64", f"{name}-decisions")
     made.set_channel_labels(channels)
     made.set_channel_types(["probability"] * len(info.classes) + list(STATE_CHANNELS))
     desc = made.desc()

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from engine.bundle import load  # noqa: E402
-from offline import export as exporting  # noqa: E402
+from offline import export_graph as exporting  # noqa: E402
 from offline.export import describe, export, load_model, real_probe, step_graph  # noqa: E402
 from streamer.errors import BundleError  # noqa: E402
 
@@ -58,7 +58,7 @@ def test_a_model_that_does_not_carry_its_state_is_refused(tiny_run: Any) -> None
     broken = Forgetful(model).eval()
     content, graph = step_graph(broken, 9), describe(broken, 9)
     with pytest.raises(BundleError, match="Export refused: logits"):
-        exporting.check_parity(model, content, graph, [exporting._noise(model, 9)])
+        exporting.check_parity(model, content, graph, [exporting.noise(model, 9)])
 
 
 def test_a_refused_export_writes_nothing(

@@ -12,9 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from offline.calibrate import fit_temperature  # noqa: E402
 from offline.recipe import load, parse  # noqa: E402
-from offline.train import ImageryData, load_run, train  # noqa: E402
+from offline.train import WEIGHTS, ImageryData, load_run, train  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -38,8 +40,8 @@ def test_a_resumed_training_is_the_uninterrupted_one(make_recipe: MakeRecipe, tm
     train(broken, progress=False, stop_after=1)
     train(broken, progress=False, resume=True)
     assert curve(straight.output) == curve(broken.output)
-    a = torch.load(straight.output / "weights.pt", weights_only=True)
-    b = torch.load(broken.output / "weights.pt", weights_only=True)
+    a = load_file(straight.output / WEIGHTS)
+    b = load_file(broken.output / WEIGHTS)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 

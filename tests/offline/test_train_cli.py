@@ -62,7 +62,7 @@ def test_evaluate_prints_a_table_for_people(tiny_bundle: Any, corpus_dir: Path) 
 
 def test_data_lists_recordings(corpus_dir: Path) -> None:
     """The listing has an entry per recording with its fingerprint."""
-    code, out, _ = run("data", corpus_dir, "--json")
+    code, out, _ = run("data", "list", corpus_dir, "--json")
     assert code == 0
     assert len(json.loads(out)["recordings"]) == 6
 
@@ -73,7 +73,7 @@ def test_data_lists_recordings(corpus_dir: Path) -> None:
         (("train", "nowhere.yaml"), "nowhere.yaml cannot be read"),
         (("export", "nowhere", "bundle"), "cannot be read"),
         (("evaluate", "nowhere", "--data", "."), "No bundle 'nowhere'"),
-        (("data", "nowhere"), "No folder nowhere"),
+        (("data", "list", "nowhere"), "No folder nowhere"),
     ],
 )
 def test_errors_are_one_message_and_exit_code_2(words: tuple[str, ...], said: str) -> None:

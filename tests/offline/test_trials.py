@@ -22,7 +22,7 @@ from offline.data.trials import (  # noqa: E402
     prepare,
     with_prior,
 )
-from offline.objectives import Config, log_odds, loss  # noqa: E402
+from offline.objectives.imagery import Config, log_odds, loss  # noqa: E402
 from streamer.dsp.align import Config as Align  # noqa: E402
 from streamer.dsp.bandpass import Config as Bandpass  # noqa: E402
 from streamer.errors import RecordingError  # noqa: E402

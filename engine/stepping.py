@@ -1,0 +1,109 @@
+"""A step graph over a stream: what decisions, codes and decoded waveforms have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from engine.backends import Arrays, Backend
+from engine.bundle import Bundle
+from engine.config import SignalConfig
+from engine.framer import Frame, Framer
+from engine.runner import Runner
+from streamer.chain import Chain
+from streamer.dsp.montage import Montage
+from streamer.dsp.quality import Quality
+from streamer.repair import Repair
+from streamer.types import Chunk, StreamInfo
+
+T = TypeVar("T")
+
+
+class Stepping(Generic[T]):
+    """DSP chain, framer and model over one stream; what becomes of the outputs is the subclass's.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of the size that is fed: see `Bundle.sized`.
+    backend : Backend
+        The bundle's graph, compiled.
+    info : StreamInfo
+        The stream that will be fed.
+    chain : Chain
+        From that stream to the model's input.
+    notes : sequence of str
+        How the stream was adapted to the bundle.
+
+    Attributes
+    ----------
+    hop_s : float
+        Seconds from one step to the next.
+    resets : int
+        Discontinuities answered so far.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, info: StreamInfo, chain: Chain, notes: Sequence[str] = ()
+    ) -> None:
+        graph = bundle.manifest.graph
+        self.bundle, self.info = bundle, info
+        self.chain, self.notes = chain, tuple(notes)
+        self.hop_s = graph.hop / bundle.manifest.input.sfreq
+        self._runner = Runner(backend)
+        self._runner.warm_up()
+        self._framer = Framer(self._runner.input, graph.left_context)
+        self.resets = 0
+
+    def process(self, chunk: Chunk) -> Iterator[T]:
+        """Yield what this chunk completes: nothing, one result or several."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a reader of the results may want to know."""
+        raise NotImplementedError
+
+    def steps(self, chunk: Chunk) -> Iterator[tuple[Frame, Arrays]]:
+        """Yield each frame that this chunk completes, with the outputs; the next step overwrites those.
+
+        A discontinuity resets everything first, and is counted.
+        """
+        if chunk.discontinuity:
+            self.reset()
+            self.resets += 1
+        for frame in self._framer.frames(self.chain(chunk)):
+            yield frame, self._runner.step()
+
+    def reset(self) -> None:
+        """Forget the signal: what follows is treated as after a fresh start."""
+        self.chain.reset()
+        self._framer.reset()
+        self._runner.reset()
+
+    @property
+    def columns(self) -> Sequence[int]:
+        """Columns of the stream that the model depends on."""
+        used = next((step.used for step in self.chain.steps if isinstance(step, Montage)), None)
+        return range(self.info.n_chans) if used is None else used
+
+    @property
+    def bad_channels(self) -> dict[str, str]:
+        """Channels of the stream that are bad now, and why; empty without quality checks."""
+        return next((step.bad for step in self.chain.steps if isinstance(step, Quality)), {})
+
+    def delays(self) -> dict[str, float]:
+        """Return the algorithmic delay's parts, ms: what no machine, however fast, can take away."""
+        manifest = self.bundle.manifest
+        sfreq = manifest.input.sfreq
+        return {
+            "filters_ms": round(1e3 * self.chain.delay_s, 2),
+            "hop_ms": round(1e3 * self.hop_s, 2),
+            "model_ms": round(1e3 * manifest.graph.delay / sfreq, 2),
+            "left_context_ms": round(1e3 * manifest.graph.left_context / sfreq, 2),
+        }
+
+
+def repair_for(config: SignalConfig, pipeline: Stepping[T]) -> Repair:
+    """Return the repair for what the bundle uses: other electrodes may be as dead as they like."""
+    max_bad = config.quality.max_bad if config.quality else 0.0
+    return Repair(pipeline.info, config.max_gap_s, columns=pipeline.columns, max_bad=max_bad)

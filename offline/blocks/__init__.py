@@ -1,0 +1,1 @@
+"""Layers with carried state, shared by all nets: the same numbers for any chunking."""

@@ -1,0 +1,1 @@
+"""The commands of `bcitrain`, one module per command or group."""

@@ -1,0 +1,36 @@
+"""What the commands share: their options, what must be installed, and quiet libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamer.errors import MissingDependency
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+BundleRef = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of a shipped one.")
+]
+DataFolder = Annotated[Path, typer.Option(help="Folder of recordings: one sub-folder per subject.")]
+Subjects = Annotated[
+    list[str] | None, typer.Option(help="Only these: a name or a range, S065-S080; may be repeated.")
+]
+
+
+def need(*packages: str) -> None:
+    """Raise MissingDependency unless these can be imported; nothing is imported yet."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingDependency(
+            f"This command needs {', '.join(missing)}, not installed here: pip install 'bcistream[offline]'"
+        )
+
+
+def quiet(*loggers: str) -> None:
+    """Keep libraries from talking about themselves; what they warn of is raised, not logged."""
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)

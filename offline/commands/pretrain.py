@@ -1,0 +1,67 @@
+"""`bcitrain pretrain`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.output import EXIT_INTERRUPTED, Output
+from offline.commands._shared import Json, need, quiet
+
+
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML of the pretraining; see configs/.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SETTING=VALUE", help="Instead of the recipe's; may be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Pretrain a system on shards; on N processes: torchrun --nproc-per-node=N -m offline.cli pretrain."""
+    out, first = Output(json), os.environ.get("RANK", "0") == "0"
+    with out.errors():
+        need("torch", "lightning", "safetensors", "webdataset")
+        from offline.pretrain import machine
+        from offline.pretrain import pretrain as run_training
+        from offline.pretrain_recipe import load
+
+        quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
+        settings = load(recipe, changes or ())
+        precision = machine(settings).precision
+        if first and precision != settings.optim.precision:
+            out.say(f"No GPU here: precision {precision} instead of {settings.optim.precision}.")
+        try:
+            run = run_training(settings, resume=resume, progress=first and not json)
+        except KeyboardInterrupt:
+            if first:
+                _say_how_to_resume(out, settings.output)
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        if first:
+            out.result(
+                {
+                    "output": str(settings.output),
+                    **run.scores,
+                    "steps": run.steps,
+                    "hours": run.hours,
+                    "seconds": run.seconds,
+                }
+            )
+            out.say(f"Next: bcitrain export {settings.output} FOLDER")
+
+
+def _say_how_to_resume(out: Output, output: Path) -> None:
+    """Say what an interrupted training kept."""
+    from offline.runs import CHECKPOINT, load_run
+
+    if (output / CHECKPOINT).is_file():
+        kept = f"step {load_run(output).steps} is kept. Go on: the same command with --resume"
+    else:
+        kept = "nothing is kept: the first checkpoint is written after steps_per_epoch steps."
+    if out.json:
+        out.document({"error": {"type": "Interrupted", "message": f"Interrupted; {kept}"}})
+    else:
+        out.say(f"Interrupted; {kept}")

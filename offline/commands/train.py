@@ -1,0 +1,37 @@
+"""`bcitrain train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.output import Output
+from offline.commands._shared import Json, need, quiet
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML of the training; see configs/.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a model; its weights, scores and logs go to the recipe's output folder."""
+    out = Output(json)
+    with out.errors():
+        need("torch", "lightning")
+        from offline.recipe import load
+        from offline.train import train as run_training
+
+        quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
+        settings = load(recipe)
+        run = run_training(settings, resume=resume, progress=not json)
+        out.result(
+            {
+                "output": str(settings.output),
+                **run.scores,
+                "temperature": run.temperature,
+                "seconds": run.seconds,
+            }
+        )
+        out.say(f"Next: bcitrain export {settings.output} FOLDER")

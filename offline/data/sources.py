@@ -1,0 +1,288 @@
+"""Where a corpus comes from: folders of recordings in any format, and MOABB's data sets, by subject."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import PositiveFloat, PositiveInt
+
+from offline.data.corpus import fingerprint
+from streamer.components import Config
+from streamer.errors import ConfigError, MissingDependency, RecordingError
+from streamer.sources.recording import Recording, load
+from streamer.types import StreamInfo
+
+SUFFIXES = (".edf", ".bdf", ".gdf", ".fif", ".vhdr", ".xdf", ".xdfz", ".npz")
+_BIDS = re.compile(r"sub-[A-Za-z0-9]+")
+Opened = tuple[Recording, str]
+
+
+class Folder(Config):
+    """A folder of recordings: EDF, BDF, GDF, FIF, BrainVision, XDF or the project's npz, at any depth.
+
+    Attributes
+    ----------
+    path : Path
+        Relative to the working directory.
+    subject : str, optional
+        Regular expression on a file's path below the folder; its first group (or all that it matches) names
+        the subject.  Without one the subject is the first sub-folder, or for a file that lies in none
+        the ``sub-XX`` in its name or the name itself.
+    prefix : str
+        Put in front of every subject's name, where two folders use the same names.
+    include, exclude : tuple of str
+        Subjects, or ranges of them (``S001-S064``), with their prefix; ``include`` is all by default.
+    hold : int
+        Rows for which a recorder repeats each sample: one of so many is kept, and the rate divided by it.
+    uv_per_count : float, optional
+        µV per step, for recordings that tell no unit.
+    """
+
+    path: Path
+    subject: str | None = None
+    prefix: str = ""
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    hold: PositiveInt = 1
+    uv_per_count: PositiveFloat | None = None
+
+
+class Moabb(Config):
+    """A data set that MOABB fetches; subjects are called ``<dataset>_001``, ...
+
+    Attributes
+    ----------
+    dataset : str
+        Name of a class of ``moabb.datasets``.
+    include, exclude : tuple of int
+        MOABB's subject numbers; ``include`` is all by default.
+    """
+
+    dataset: str
+    include: tuple[int, ...] | None = None
+    exclude: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person's recordings, not yet opened.
+
+    Attributes
+    ----------
+    name : str
+    origin : Folder or Moabb
+    files : tuple of Path
+        Sorted; empty for MOABB.
+    number : int
+        MOABB's; 0 for a folder.
+    """
+
+    name: str
+    origin: Folder | Moabb
+    files: tuple[Path, ...] = ()
+    number: int = 0
+
+    def sizes(self) -> dict[str, int]:
+        """Return the files' bytes by path: what tells that a subject's recordings were changed."""
+        return {str(path): path.stat().st_size for path in self.files}
+
+    def openers(self) -> Iterator[tuple[str, Callable[[], Opened]]]:
+        """Yield each recording's name and a function that reads it and its fingerprint.
+
+        The function raises `RecordingError` where there is nothing to read.
+        """
+        if isinstance(self.origin, Moabb):
+            for name, raw in _raws(self.origin.dataset, self.number):
+                yield name, partial(_from_raw, name, raw)
+            return
+        for path in self.files:
+            yield path.stem, partial(_read, path, self.origin)
+
+
+def find(folders: Sequence[Folder], moabb: Sequence[Moabb]) -> list[Subject]:
+    """Return the chosen subjects, sorted by name.
+
+    Raises
+    ------
+    RecordingError
+        A folder that is not there or empty, or a subject that it does not have.
+    ConfigError
+        Two sources have a subject of the same name.
+    """
+    found: dict[str, Subject] = {}
+    for subject in [*(s for f in folders for s in _in_folder(f)), *(s for m in moabb for s in _in_moabb(m))]:
+        if subject.name in found:
+            raise ConfigError(
+                f"Subject {subject.name!r} is in {_place(found[subject.name])} and in {_place(subject)}: "
+                "give one of the folders a `prefix:`."
+            )
+        found[subject.name] = subject
+    return [found[name] for name in sorted(found)]
+
+
+def select(subjects: Sequence[str], wanted: Sequence[str], where: str) -> list[str]:
+    """Return the subjects that are wanted; an entry is a name or a range, ``S001-S064`` or ``sub-01-sub-09``.
+
+    Raises
+    ------
+    RecordingError
+        An entry that fits none.
+    """
+    chosen: dict[str, None] = {}
+    for entry in wanted:
+        names = [entry] if entry in subjects else _range(subjects, entry)
+        if not names:
+            raise RecordingError(
+                f"{where} has no subject {entry!r}; it has {len(subjects)}, from {min(subjects)} to "
+                f"{max(subjects)}."
+            )
+        chosen |= dict.fromkeys(names)
+    return list(chosen)
+
+
+def _range(subjects: Sequence[str], entry: str) -> list[str]:
+    """Return the subjects between the two names; a name may itself contain dashes."""
+    for dash in (i for i, letter in enumerate(entry) if letter == "-"):
+        if between := [name for name in subjects if entry[:dash] <= name <= entry[dash + 1 :]]:
+            return between
+    return []
+
+
+def _in_folder(folder: Folder) -> list[Subject]:
+    if not folder.path.is_dir():
+        raise RecordingError(f"No folder {folder.path}: expected recordings ({', '.join(SUFFIXES)}).")
+    files: dict[str, list[Path]] = {}
+    for path in sorted(_walk(folder.path)):
+        name = _subject_of(path.relative_to(folder.path), folder.subject)
+        if name is not None:
+            files.setdefault(folder.prefix + name, []).append(path)
+    if not files:
+        raise RecordingError(
+            f"{folder.path} holds no recording ({', '.join(SUFFIXES)})"
+            + (f" that fits subject: {folder.subject}." if folder.subject else ".")
+        )
+    names = list(files)
+    chosen = names if folder.include is None else select(names, folder.include, str(folder.path))
+    left_out = set(select(names, folder.exclude, str(folder.path)))
+    return [Subject(name, folder, tuple(files[name])) for name in chosen if name not in left_out]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(parent, name) for name in names if name.lower().endswith(SUFFIXES))
+
+
+def _subject_of(path: Path, pattern: str | None) -> str | None:
+    """Return the subject of a file by its path below the folder; None: the pattern leaves it out."""
+    if pattern is not None:
+        match = re.search(pattern, path.as_posix())
+        return match[match.re.groups and 1] if match else None
+    if len(path.parts) > 1:
+        return path.parts[0]
+    bids = _BIDS.search(path.stem)
+    return bids[0] if bids else path.stem
+
+
+def _in_moabb(moabb: Moabb) -> list[Subject]:
+    known: list[int] = list(_dataset(moabb.dataset).subject_list)
+    chosen = known if moabb.include is None else moabb.include
+    if unknown := sorted({*chosen, *moabb.exclude} - set(known)):
+        raise RecordingError(
+            f"{moabb.dataset} has no subject {unknown[0]}; it has {min(known)} to {max(known)}."
+        )
+    return [
+        Subject(f"{moabb.dataset}_{number:03d}", moabb, number=number)
+        for number in chosen
+        if number not in moabb.exclude
+    ]
+
+
+def _dataset(name: str) -> Any:
+    """Return MOABB's data set of that name."""
+    try:
+        import moabb.datasets
+        import moabb.datasets.fake
+    except ImportError as error:
+        raise MissingDependency(
+            f"Data set {name} comes through MOABB, not installed here: pip install 'bcistream[moabb]'"
+        ) from error
+    kind = getattr(moabb.datasets, name, None) or getattr(moabb.datasets.fake, name, None)
+    if kind is None:
+        raise ConfigError(f"MOABB has no data set {name!r}: see the list at moabb.neurotechx.com.")
+    return kind()
+
+
+def _raws(dataset: str, number: int) -> list[tuple[str, Any]]:
+    """Return a subject's runs as MNE's Raw."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MOABB's and MNE's own making
+        sessions = _dataset(dataset).get_data([number])[number]
+    return [
+        (f"{dataset}_{number:03d}_{session}_{run}", raw)
+        for session, runs in sorted(sessions.items())
+        for run, raw in sorted(runs.items())
+    ]
+
+
+def _from_raw(name: str, raw: Any) -> Opened:
+    types = raw.get_channel_types()
+    volts = raw.get_data()  # (n_chans, n_times)
+    data = np.ascontiguousarray(volts.T * 1e6, dtype=np.float32)
+    info = StreamInfo(
+        name=name,
+        source_id=f"moabb:{name}",
+        stype="EEG" if "eeg" in types else types[0].upper(),
+        sfreq=float(raw.info["sfreq"]),
+        ch_names=tuple(raw.ch_names),
+        ch_types=tuple(types),
+        unit="uV",
+    )
+    return Recording(info, data, np.arange(len(data)) / info.sfreq), fingerprint(data.T)
+
+
+def _read(path: Path, folder: Folder) -> Opened:
+    recording = load(path)
+    if folder.hold > 1:
+        recording = _unheld(recording, folder.hold)
+    if recording.info.unit == "unknown" and folder.uv_per_count is not None:
+        data = recording.data * np.float32(folder.uv_per_count)
+        recording = replace(recording, data=data, info=replace(recording.info, unit="uV"))
+    return recording, _fingerprint(path)
+
+
+def _unheld(recording: Recording, hold: int) -> Recording:
+    """Return one row of ``hold``."""
+    if recording.breaks:
+        raise RecordingError(
+            f"{recording.info.name} has {len(recording.breaks)} holes: `hold:` needs a gapless recording"
+        )
+    info = replace(recording.info, sfreq=recording.info.sfreq / hold)
+    return replace(recording, info=info, data=recording.data[::hold], times=recording.times[::hold])
+
+
+def _fingerprint(path: Path) -> str:
+    """Return what identifies the recording: of an npz its samples, else the bytes of the file."""
+    if path.suffix.lower() == ".npz":
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return fingerprint(file["data"])
+    digest = hashlib.sha256()
+    samples = path.with_suffix(".eeg")  # of BrainVision the header alone identifies nothing
+    for part in (path, samples) if path.suffix.lower() == ".vhdr" and samples.is_file() else (path,):
+        with part.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _place(subject: Subject) -> str:
+    origin = subject.origin
+    return str(origin.path) if isinstance(origin, Folder) else f"MOABB's {origin.dataset}"

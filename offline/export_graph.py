@@ -1,0 +1,229 @@
+"""A model's step function in ONNX, described for a manifest and compared with the model.
+
+A part that works on one channel per row (``per_channel``) gets a graph whose first dimension is free, named
+"channels": `engine.bundle.Bundle.sized` settles it when the stream is known.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from engine.bundle import Graph, State
+from engine.bundle import Tensor as TensorSpec
+from engine.manifest import FREE_DIMENSION, MAX_CHANNELS
+from streamer.errors import BundleError
+
+OPSET = 20  # from 23 on torch writes Attention, which TensorRT does not build in float32
+TOLERANCE = 1e-5  # of the tensor's largest value, or absolute where that is below 1
+GRAPH_FILE = "step.onnx"
+EXAMPLE_ROWS = 2  # torch.export takes a size of 0 or 1 for a constant
+Array = NDArray[np.float32]
+
+
+class _Step(nn.Module):
+    """The model with its state as flat arguments and its outputs in a fixed order.
+
+    A state tensor without elements (a convolution that needs no past) is no argument: it is made here.
+    """
+
+    def __init__(self, model: Any, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+        leaves, self.spec = pytree.tree_flatten(model.init_state(1))
+        self.shapes = [(tuple(leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+        self.empty = [leaf.numel() == 0 for leaf in leaves]
+
+    def forward(self, x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs, then the new state."""
+        given = iter(leaves)
+        whole = [
+            x.new_zeros((x.shape[0], *shape), dtype=dtype) if empty else next(given)
+            for empty, (shape, dtype) in zip(self.empty, self.shapes, strict=True)
+        ]
+        outputs, state = self.model(x, pytree.tree_unflatten(whole, self.spec))
+        return (*(outputs[name] for name in self.names), *state_leaves(state))
+
+
+def state_leaves(state: Any) -> list[Tensor]:
+    """Return the tensors of a state that have elements, in order."""
+    return [leaf for leaf in pytree.tree_leaves(state) if leaf.numel()]
+
+
+def per_channel(model: Any) -> bool:
+    """Say whether a model takes each channel as a row of its own."""
+    return bool(getattr(model, "per_channel", False))
+
+
+def describe(model: Any, n_chans: int) -> Graph:
+    """Return the manifest's description of the step graph: names, shapes of one row, geometry."""
+    x = torch.zeros(1, n_chans, model.hop)
+    with torch.inference_mode():
+        outputs, _ = model(x, model.init_state(1))
+    return Graph(
+        file=GRAPH_FILE,
+        input=TensorSpec(name="x", shape=tuple(x.shape)),
+        outputs=tuple(
+            TensorSpec(name=name, shape=tuple(value.shape), dtype=_dtype(value))
+            for name, value in outputs.items()
+        ),
+        state=tuple(
+            State(input=f"state_{i}", output=f"state_{i}_out", shape=tuple(leaf.shape), dtype=_dtype(leaf))
+            for i, leaf in enumerate(state_leaves(model.init_state(1)))
+        ),
+        hop=model.hop,
+        left_context=model.left_context,
+        delay=model.delay,
+        bounded=bool(getattr(model, "bounded", True)),
+    )
+
+
+def step_graph(model: Any, n_chans: int) -> bytes:
+    """Return the step as ONNX: one hop, float32 in, the state explicit, batch 1 or free."""
+    import onnx
+
+    graph = describe(model, n_chans)
+    names = [tensor.name for tensor in graph.outputs]
+    free = per_channel(model)
+    rows = EXAMPLE_ROWS if free else 1
+    leaves = state_leaves(model.init_state(rows))
+    channels = torch.export.Dim(FREE_DIMENSION, min=1, max=MAX_CHANNELS)
+    with warnings.catch_warnings():
+        # The exporter's own use of torch's and onnxscript's deprecated names is no concern of the user.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Step(model, names).eval(),
+            (torch.zeros(rows, n_chans, model.hop), *leaves),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=["x", *(s.input for s in graph.state)],
+            output_names=[*names, *(s.output for s in graph.state)],
+            dynamic_shapes=({0: channels}, tuple({0: channels} for _ in leaves)) if free else None,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto)
+    if free:
+        _check_free(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def _check_free(proto: Any) -> None:
+    """Refuse a graph that the exporter has quietly fixed to the rows of the example."""
+    for value in (*proto.graph.input, *proto.graph.output):
+        first = value.type.tensor_type.shape.dim[0]
+        if first.dim_param != FREE_DIMENSION:
+            raise BundleError(
+                f"Export refused: the graph fixes the first dimension of {value.name} at "
+                f"{first.dim_value or first.dim_param}, where any number of channels must do. Does the "
+                "model read the number of rows with len(), or loop over them? Use shape[0]."
+            )
+
+
+def _strip(proto: Any) -> None:
+    """Drop the exporter's notes: stack traces name the folders of this machine."""
+    del proto.metadata_props[:]
+    graph = proto.graph
+    del graph.metadata_props[:]
+    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    graph.doc_string = proto.doc_string = ""
+
+
+def check_parity(model: Any, graph_bytes: bytes, graph: Graph, signals: Sequence[Array]) -> float:
+    """Step the graph through each signal and compare with the model's one call: values and final state.
+
+    Parameters
+    ----------
+    signals : sequence of ndarray, shape (B, C, T), float32
+        Any number of rows B for a part that is ``per_channel``, else one.
+
+    Returns
+    -------
+    float
+        The largest difference, relative to its tensor's largest value where that exceeds 1.
+
+    Raises
+    ------
+    BundleError
+        It exceeds `TOLERANCE`, or an integer (a code, a counter) is another one.
+    """
+    worst = 0.0
+    for signal in signals:
+        expected_outputs, expected_state = _whole(model, signal)
+        outputs, state = stepped(graph_bytes, graph, signal)
+        pairs = [(name, outputs[name], expected_outputs[name]) for name in outputs]
+        pairs += [(s.output, a, b) for s, a, b in zip(graph.state, state, expected_state, strict=True)]
+        for name, got, wanted in pairs:
+            worst = max(worst, _difference(name, got, wanted, signal.shape))
+    return worst
+
+
+def _difference(name: str, got: NDArray[Any], wanted: NDArray[Any], shape: tuple[int, ...]) -> float:
+    after = f"after {shape[-1]} samples of {shape[0]} row{'s' if shape[0] > 1 else ''}"
+    if np.issubdtype(wanted.dtype, np.integer):
+        other = int(np.count_nonzero(got != wanted))
+        if other:
+            raise BundleError(
+                f"Export refused: {other} of {wanted.size} integers of {name} are not the model's {after}; "
+                "codes must be exactly equal. Is a distance computed in another order or precision?"
+            )
+        return 0.0
+    size = max(1.0, float(np.abs(wanted).max(initial=0.0)))
+    difference = float(np.abs(got.astype(np.float64) - wanted).max(initial=0.0)) / size
+    if not difference <= TOLERANCE:
+        raise BundleError(
+            f"Export refused: {name} of the exported step differs from the model by {difference:.1e} "
+            f"{after}; at most {TOLERANCE:.0e} is allowed. Does the model carry all its state, and is "
+            "nothing of it random or normalised over time?"
+        )
+    return difference
+
+
+def _whole(model: Any, signal: Array) -> tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]:
+    with torch.inference_mode():
+        outputs, state = model(torch.from_numpy(signal), model.init_state(len(signal)))
+    return {k: v.numpy() for k, v in outputs.items()}, [leaf.numpy() for leaf in state_leaves(state)]
+
+
+def stepped(
+    graph_bytes: bytes, graph: Graph, signal: Array
+) -> tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]:
+    """Step a graph hop by hop through a signal (B, C, T); return outputs (B, F, ...) and final state."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(graph_bytes, options, providers=["CPUExecutionProvider"])
+    state = [np.zeros((len(signal), *s.shape[1:]), dtype=s.dtype) for s in graph.state]
+    steps = []
+    for start in range(0, signal.shape[-1], graph.hop):
+        feed = {"x": np.ascontiguousarray(signal[..., start : start + graph.hop])}
+        feed |= {s.input: value for s, value in zip(graph.state, state, strict=True)}
+        values = session.run(None, feed)
+        steps.append(values[: len(graph.outputs)])
+        state = values[len(graph.outputs) :]
+    joined = [np.concatenate(parts, axis=1) for parts in zip(*steps, strict=True)]
+    return {t.name: value for t, value in zip(graph.outputs, joined, strict=True)}, state
+
+
+def noise(model: Any, n_chans: int, rows: int = 1, scale: float = 1.0) -> Array:
+    """Return white noise longer than the model's left context, (rows, n_chans, T)."""
+    hops = model.left_context // model.hop + 20
+    drawn = np.random.default_rng(0).standard_normal((rows, n_chans, hops * model.hop), dtype=np.float32)
+    return np.float32(scale) * drawn
+
+
+def _dtype(leaf: Tensor) -> Any:
+    return str(leaf.dtype).removeprefix("torch.")

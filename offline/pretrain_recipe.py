@@ -1,0 +1,228 @@
+"""A pretraining run as YAML: `PretrainRecipe`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+
+from engine.faults import did_you_mean, faults
+from offline.systems import SystemConfig, kinds
+from streamer.components import Config
+from streamer.errors import ConfigError
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+def _system(raw: Any) -> SystemConfig:
+    """Return the settings of a system of any kind; faults keep their paths."""
+    if isinstance(raw, SystemConfig):
+        return raw
+    known = kinds()
+    kind = raw.get("kind") if isinstance(raw, Mapping) else None
+    if kind not in known:
+        raise ValueError(
+            f"no system of kind {kind!r}; there are {', '.join(known) or 'none'}"
+            f"{did_you_mean(str(kind), known)}"
+        )
+    config: SystemConfig = known[str(kind)].Config.model_validate(raw)
+    return config
+
+
+class Card(Config):
+    """What the bundles made of the run say about themselves."""
+
+    name: str
+    version: str
+    title: str
+
+
+class Data(Config):
+    """Which segments, of whom.
+
+    Attributes
+    ----------
+    shards : tuple of str
+        Folders that ``bcitrain data prepare`` wrote, or addresses of such.
+    validate : tuple of str
+        Subjects held out and validated on: names, or ranges of them (``S061-S064``).
+    exclude : tuple of str
+        Subjects of whom nothing is used: kept for tests.
+    crop_s : float
+        Seconds of signal in a segment; rounded down to whole frames of the system.
+    channels : int or None
+        Channels drawn at random for each segment, so that montages can mix; None takes all.
+    validate_segments : int
+        At most so many segments are validated on, spread over the held-out subjects.
+    num_workers : int or None
+        Processes that read ahead, per training process; None is 0 on the CPU and 4 beside a GPU.
+    """
+
+    shards: Annotated[tuple[str, ...], Field(min_length=1)]
+    validate_: Annotated[tuple[str, ...], Field(alias="validate", min_length=1)]
+    exclude: tuple[str, ...] = ()
+    crop_s: PositiveFloat
+    channels: PositiveInt | None = None
+    validate_segments: PositiveInt = 1024
+    num_workers: NonNegativeInt | None = None
+
+
+class Optim(Config):
+    """AdamW with a linear warm-up and a cosine down to ``lr_end``.
+
+    Attributes
+    ----------
+    steps : int
+        Updates of the weights.
+    batch_size : int
+        Segments per update, over all processes and micro-batches.
+    accumulate : int
+        Micro-batches that an update's segments are cut into where they do not fit into memory at once.
+        Gradients are the same; codebooks that follow a running mean see the micro-batches one by one.
+    lr, lr_end : float
+        Learning rate after the warm-up, and what it falls towards.
+    weight_decay : float
+        On weight matrices and kernels; biases, gains and other vectors go without.
+    warmup_steps : int
+    clip_norm : float
+        Gradients are scaled down to this norm.
+    precision : str
+        Mixed precision needs a GPU; on the CPU everything is float32.
+    """
+
+    steps: PositiveInt
+    batch_size: PositiveInt = 64
+    accumulate: PositiveInt = 1
+    lr: PositiveFloat = 3e-4
+    lr_end: NonNegativeFloat = 0.0
+    betas: tuple[
+        Annotated[float, Field(ge=0, lt=1)],
+        Annotated[float, Field(ge=0, lt=1)],
+    ] = (0.9, 0.95)
+    weight_decay: NonNegativeFloat = 0.01
+    warmup_steps: NonNegativeInt = 0
+    clip_norm: PositiveFloat = 1.0
+    precision: Precision = "32-true"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal micro-batches"
+            )
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
+
+
+class PretrainRecipe(Config):
+    """One pretraining run, from shards to weights.
+
+    Attributes
+    ----------
+    steps_per_epoch : int
+        A checkpoint, a validation and a line in the logs every so many steps.
+    """
+
+    card: Card
+    system: Annotated[SerializeAsAny[SystemConfig], BeforeValidator(_system)]
+    data: Data
+    optim: Optim
+    steps_per_epoch: PositiveInt
+    seed: NonNegativeInt = 0
+    output: Path
+
+    @property
+    def epochs(self) -> int:
+        """Return how often the training is validated and kept."""
+        return self.optim.steps // self.steps_per_epoch
+
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> Self:
+        if self.optim.steps % self.steps_per_epoch:
+            raise ValueError(
+                f"optim.steps {self.optim.steps} must be a multiple of steps_per_epoch {self.steps_per_epoch}"
+            )
+        return self
+
+    def course(self) -> dict[str, Any]:
+        """Return what decides the loss curve, as JSON values: not names, folders or reading ahead."""
+        hidden: Any = {"card": True, "output": True, "data": {"shards", "num_workers"}}
+        return self.model_dump(mode="json", by_alias=True, exclude=hidden)
+
+
+def load(path: str | Path, changes: Sequence[str] = ()) -> PretrainRecipe:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    changes : sequence of str
+        Settings to take instead of the file's: ``"system.mask.kind=random"``, the value as YAML.
+
+    Raises
+    ------
+    ConfigError
+        No such file, not YAML, or faults: all of them, each with its path.
+    """
+    try:
+        raw: Any = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"Recipe {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Recipe {path} is not YAML: {error}") from error
+    for change in changes:
+        _change(raw, change)
+    return parse(raw, str(path))
+
+
+def _change(raw: Any, change: str) -> None:
+    """Put one setting, ``a.b=value``, into the content of a recipe."""
+    name, equals, value = change.partition("=")
+    *blocks, last = name.split(".")
+    try:
+        for block in blocks:
+            raw = raw.setdefault(block, {})
+        raw[last] = yaml.safe_load(value)
+    except (AttributeError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {change}: expected BLOCK.SETTING=VALUE, as in optim.steps=100.") from error
+    if not equals:
+        raise ConfigError(f"--set {change}: no value; expected BLOCK.SETTING=VALUE, as in optim.steps=100.")
+
+
+def parse(raw: Any, where: str = "recipe") -> PretrainRecipe:
+    """Return the recipe that a mapping describes; `ConfigError` lists every fault."""
+    try:
+        return PretrainRecipe.model_validate(raw)
+    except ValidationError as error:
+        unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+        hints = "".join(_hint(loc, raw) for loc in unknown)
+        raise ConfigError(f"{where} is not a pretraining recipe:\n{faults(error)}{hints}") from error
+
+
+def _hint(loc: tuple[int | str, ...], raw: Any) -> str:
+    """Return the setting that was meant by an unknown key, where one of its block is close."""
+    blocks: dict[tuple[int | str, ...], type[BaseModel]] = {
+        (): PretrainRecipe,
+        ("card",): Card,
+        ("data",): Data,
+        ("optim",): Optim,
+    }
+    if loc[0] == "system":
+        blocks["system",] = kinds()[raw["system"]["kind"]].Config
+    block = blocks.get(loc[:-1])
+    names = [field.alias or name for name, field in block.model_fields.items()] if block else []
+    return did_you_mean(str(loc[-1]), names)

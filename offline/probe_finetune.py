@@ -1,0 +1,184 @@
+"""A pretrained net that goes on learning: backbone and linear head, end to end on the labelled windows.
+
+What differs from the frozen probe: a net sees each window behind ``context_s`` of signal from an empty past,
+not behind the whole recording, so that every step of the training can afford to compute it again.  Windows
+that are tested are seen in the same way.  The budget is fixed; nothing is stopped by looking at anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from offline.probe_features import FLOOR, Signal
+from offline.probe_recipe import FineTune
+from offline.probe_tasks import Index, Windows
+from streamer.errors import ConfigError
+
+ROWS = 32  # windows per call where nothing is learned; any other number gives the same answers
+CLIP = 1.0  # norm of a step's gradient
+WARM_UP = 0.1  # share of the steps in which the rates rise
+
+
+class Crops:
+    """Windows with the signal before them, cut from recordings that were played once.
+
+    A crop ends with its window's last sample and holds ``context_s + window_s`` of signal: zeros before the
+    recording's first sample, and up to a hop of zeros in front where that is no whole number of hops.
+    """
+
+    def __init__(self, signal: Signal, windows: Windows, context_s: float) -> None:
+        self._windows = windows
+        chunks = [signal.play(session.recording) for session in windows.sessions]
+        self._signals = [np.ascontiguousarray(chunk.data.T) for chunk in chunks]  # (C, T) each
+        self._ends = np.empty(len(windows), dtype=np.int64)
+        for i, chunk in enumerate(chunks):
+            mine = windows.session == i
+            self._ends[mine] = np.searchsorted(chunk.times, windows.stop_s[mine] + 1e-9, side="right")
+        window_s = float(np.median(windows.stop_s - windows.start_s))
+        self.n_window = round(window_s * signal.sfreq)
+        self.n_times = round((context_s + window_s) * signal.sfreq)
+
+    def get(self, rows: Index, hop: int) -> Tensor:
+        """Return the crops of windows, (n, C, T) float32 µV, T the next whole number of hops."""
+        size = -(-self.n_times // hop) * hop
+        x = np.zeros((len(rows), len(self._signals[0]), size), dtype=np.float32)
+        for place, row in enumerate(rows):
+            stop = self._ends[row]
+            piece = self._signals[self._windows.session[row]][:, max(0, stop - self.n_times) : stop]
+            x[place, :, size - piece.shape[1] :] = piece
+        return torch.from_numpy(x)
+
+    def frames(self, hop: int) -> int:
+        """Return how many frames, the last ones of a crop, end inside the window."""
+        return -(-self.n_window // hop)
+
+
+def train_and_apply(
+    config: FineTune,
+    part: Any,
+    crops: Crops,
+    labelled: Index,
+    labels: NDArray[np.int64],
+    tested: Index,
+    *,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Train a part and a linear head on labelled windows; return the tested windows' probabilities.
+
+    Classes weigh alike.  Rates rise over the first tenth of the steps and then fall along a cosine.  The
+    part stays in eval mode: codebooks and whatever else follows a running mean stay as they are.
+
+    Parameters
+    ----------
+    part : nn.Module
+        On the state contract, with an output ``latent``; it is changed.
+    labelled, tested : ndarray, shape (n,), (m,), int
+        Places of windows.
+    labels : ndarray, shape (n,), int
+        Of the labelled ones; every class occurs.
+    seed : int
+        Of the order in which windows are seen.
+
+    Returns
+    -------
+    ndarray, shape (m, n_classes), float64
+    """
+    net = Reader(part.eval(), crops.frames(part.hop), int(labels.max()) + 1)
+    net.standardise(_batched(net.pooled, crops, labelled))
+    _fit(net, config, crops, labelled, torch.from_numpy(labels), seed)
+    return np.asarray(_batched(net, crops, tested).double().softmax(dim=-1).numpy())
+
+
+class Reader(nn.Module):
+    """A part, its latents pooled over the last frames, standardised, and a linear head that starts at zero.
+
+    Where a part also gives its gain, as codecs do, that is pooled beside the latents; no gradient passes
+    through it, since it is a code.
+    """
+
+    def __init__(self, part: Any, n_frames: int, n_classes: int) -> None:
+        super().__init__()
+        self.part, self.n_frames, self.n_classes = part, n_frames, n_classes
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and scale from labelled windows, (n, p), before anything is learned, and make the head."""
+        mean, sd = features.mean(dim=0), features.std(dim=0, unbiased=False)
+        still = sd <= 1e-6 * (mean.abs() + 1e-6)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", torch.where(still, torch.inf, sd))
+        self.head = nn.Linear(features.shape[1], self.n_classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (n, n_classes) of crops (n, C, T)."""
+        features = (self.pooled(x) - self.get_buffer("mean")) / self.get_buffer("scale")
+        logits: Tensor = self.head(features)
+        return logits
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return mean and log spread over the window's frames, (n, C, T) -> (n, p), float32."""
+        rows = x.flatten(0, 1)[:, None] if self.part.per_channel else x  # (n C, 1, T) or (n, C, T)
+        outputs, _ = self.part(rows, self.part.init_state(len(rows)))
+        kept = [outputs["latent"], *([outputs["gain"]] if "gain" in outputs else [])]  # (rows, F, [C, [D]])
+        return torch.cat([self._pool(each.float(), len(x)) for each in kept], dim=1)
+
+    def _pool(self, frames: Tensor, n: int) -> Tensor:
+        """Return the two figures of each channel and dimension: (rows, F, ...) -> (n, 2 C D)."""
+        within = frames[:, -self.n_frames :]
+        # Where nothing moves, the root of a sum has a gradient that is finite.
+        spread = (within.var(dim=1, unbiased=False) + FLOOR**2).sqrt().log()
+        return torch.cat([within.mean(dim=1).reshape(n, -1), spread.reshape(n, -1)], dim=1)
+
+
+def _fit(net: Reader, config: FineTune, crops: Crops, rows: Index, labels: Tensor, seed: int) -> None:
+    weight = len(labels) / (labels.bincount().clamp(min=1) * net.n_classes)
+    groups = [
+        {"params": net.part.parameters(), "lr": config.lr},
+        {"params": net.head.parameters(), "lr": config.head_lr},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, config.steps))
+    for places in _order(len(rows), config.batch_size, config.steps, seed):
+        logits = net(crops.get(rows[places], net.part.hop))
+        loss = nn.functional.cross_entropy(logits, labels[places], weight=weight)
+        if not torch.isfinite(loss):
+            raise ConfigError(f"Fine-tuning left the finite numbers: lower lr, now {config.lr:g}.")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        optimizer.step()
+        schedule.step()
+
+
+def _share(step: int, steps: int) -> float:
+    """Return the share of the full rate at a step: up over the first tenth, then down along a cosine."""
+    rising = WARM_UP * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return float(0.5 * (1 + np.cos(np.pi * (step - rising) / (steps - rising))))
+
+
+def _order(n: int, size: int, steps: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the places of each step's windows: every window once before any comes again."""
+    rng = np.random.default_rng((seed, n))
+    left = np.empty(0, dtype=np.int64)
+    for _ in range(steps):
+        if len(left) < min(size, n):
+            left = rng.permutation(n)
+        yield left[:size]
+        left = left[size:]
+
+
+def _batched(net: Any, crops: Crops, rows: Index) -> Tensor:
+    """Return what ``net`` or a method of it says of these windows, without learning."""
+    owner = getattr(net, "__self__", net)
+    with torch.inference_mode():
+        parts = [crops.get(rows[i : i + ROWS], owner.part.hop) for i in range(0, len(rows), ROWS)]
+        return torch.cat([net(part) for part in parts])

@@ -1,0 +1,109 @@
+"""What reads classes from features: the same logistic regression for every frozen net."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Probabilities = NDArray[np.float64]
+
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse, for features scaled to unit squared norm
+DEFAULT_STRENGTH = 10.0
+FOLDS = 3
+ENOUGH = 60  # labelled windows below which folds would hold too few to choose by
+
+
+def logistic(train: Array, labels: Labels, subjects: NDArray[np.str_], test: Array) -> Probabilities:
+    """Fit on labelled windows and return the probability of each class for the test windows.
+
+    Features are standardised by the labelled windows and divided by the root of their number, so that one
+    strength of regularisation means the same for nets of any width.  Classes weigh alike.  The strength is
+    chosen by cross-validation over the subjects of the labelled windows, by balanced accuracy; with fewer
+    than `ENOUGH` windows it is `DEFAULT_STRENGTH`.
+
+    Parameters
+    ----------
+    train : ndarray, shape (n, p), float32
+    labels : ndarray, shape (n,), int
+        Every class occurs.
+    subjects : ndarray, shape (n,), str
+    test : ndarray, shape (m, p), float32
+
+    Returns
+    -------
+    ndarray, shape (m, n_classes), float64
+    """
+    x, y = _scaled(train, test)
+    strength = _strength(x, labels, subjects)
+    return np.asarray(_fit(x, labels, strength).predict_proba(y), dtype=np.float64)
+
+
+def _scaled(train: Array, test: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both standardised by ``train`` and, where they are wider than long, turned into its row space.
+
+    A penalised fit never leaves the span of the windows it is fitted on, so turning loses nothing.
+    """
+    mean, sd = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(sd > 1e-6 * (np.abs(mean) + 1e-6), sd, np.inf) * np.sqrt(train.shape[1])
+    x, y = ((part - mean) / scale for part in (train, test))
+    if len(x) < x.shape[1]:
+        x, y = _turned(x, y)
+    return x.astype(np.float64), y.astype(np.float64)
+
+
+def _turned(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both in the principal axes of ``x``, from its inner products: (n, p) -> (n, rank)."""
+    energies, axes = np.linalg.eigh((x @ x.T).astype(np.float64))
+    kept = energies > 1e-6 * energies[-1]
+    lengths, axes = np.sqrt(energies[kept]), axes[:, kept]
+    return axes * lengths, (y @ x.T).astype(np.float64) @ axes / lengths
+
+
+def _strength(x: NDArray[np.float64], labels: Labels, subjects: NDArray[np.str_]) -> float:
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import GroupKFold
+
+    n_subjects = len(np.unique(subjects))
+    if len(x) < ENOUGH or n_subjects < FOLDS:
+        return DEFAULT_STRENGTH
+    scores = np.zeros(len(STRENGTHS))
+    for fit, held in GroupKFold(FOLDS).split(x, labels, subjects):
+        if len(np.unique(labels[fit])) < len(np.unique(labels)):
+            return DEFAULT_STRENGTH
+        for i, strength in enumerate(STRENGTHS):
+            found = _fit(x[fit], labels[fit], strength).predict(x[held])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+                scores[i] += balanced_accuracy_score(labels[held], found)
+    return STRENGTHS[int(np.argmax(scores))]
+
+
+def _fit(x: NDArray[np.float64], labels: Labels, strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    # The penalty pulls every direction alike, so the fit converges in a few dozen steps.
+    return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-3).fit(x, labels)
+
+
+def scores(probabilities: Probabilities, labels: Labels) -> dict[str, float | int | None]:
+    """Return balanced accuracy, area under the ROC curve (two classes, else None) and number of windows."""
+    found = probabilities.argmax(axis=1)
+    recalls = [(found[labels == label] == label).mean() for label in np.unique(labels)]
+    return {
+        "balanced_accuracy": round(float(np.mean(recalls)), 4),
+        "auroc": _auroc(probabilities, labels),
+        "n": len(labels),
+    }
+
+
+def _auroc(probabilities: Probabilities, labels: Labels) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    if probabilities.shape[1] != 2 or len(np.unique(labels)) != 2:
+        return None
+    return round(float(roc_auc_score(labels, probabilities[:, 1])), 4)

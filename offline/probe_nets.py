@@ -1,0 +1,295 @@
+"""The nets that a probe compares: pretrained backbones, their untrained twins, what needs no pretraining."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline import eegnet, probe_finetune, probe_heads
+from offline.probe_features import (
+    Features,
+    RawFrames,
+    Signal,
+    band_powers,
+    cut,
+    of_task,
+    pooled_latents,
+    time_domain,
+)
+from offline.probe_recipe import (
+    BandPower,
+    EEGNet,
+    FineTune,
+    PretrainedNet,
+    RawSignal,
+    Recipe,
+    Task,
+    TimeDomain,
+    digest,
+)
+from offline.probe_tasks import Index, Split, Windows
+from offline.runs import WEIGHTS, PretrainRun, load_run, load_system
+from streamer.errors import ConfigError
+
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something that learns from labelled windows and answers for others.
+
+    Attributes
+    ----------
+    name : str
+    twin_of : str or None
+        The pretrained net that this is the untrained form of.
+    identity : callable
+        Of a seed: what decides the answers, beside the labels, as a digest.
+    answer : callable
+        Of the places of the labelled windows, those of the tested ones, and a seed: the probability of each
+        class for each tested window.
+    fractions : tuple of float or None
+        Those of the recipe's that it takes part in; None for all.
+    """
+
+    name: str
+    identity: Callable[[int], str]
+    answer: Callable[[Index, Index, int], Probabilities]
+    twin_of: str | None = None
+    fractions: tuple[float, ...] | None = None
+
+
+def contestants(recipe: Recipe, windows: Windows, features: Cache) -> list[Contestant]:
+    """Return everything that the recipe compares, in its order, twins after their nets."""
+    found: list[Contestant] = []
+    signal = of_task(recipe.task)
+    windowed = cache(lambda: cut(signal, windows))
+    for model in recipe.models:
+        if isinstance(model, PretrainedNet):
+            found += _pretrained(model, recipe.task, windows, features)
+            found += _finetuned(model, recipe.task, windows) if model.finetune else []
+        elif isinstance(model, EEGNet):
+            found.append(_eegnet(model, recipe.task, windows, windowed))
+        else:
+            found.append(_fixed(model, recipe.task, signal, windows, windowed))
+    return found
+
+
+class Cache:
+    """Features on disk, by what decides them, so that a probe goes on where it was interrupted.
+
+    The last ones asked for also stay in memory: they are needed once per fraction.
+    """
+
+    def __init__(self, folder: Any, windows: Windows, task: Task) -> None:
+        self._folder = folder
+        self._about = task.digest() + windows.digest()
+        self._last: tuple[str, Features] | None = None
+
+    def get(self, what: str, make: Callable[[], Features]) -> Features:
+        """Return the features called ``what`` of these windows, made where they are not there yet."""
+        name = digest(self._about + what)
+        if self._last is None or self._last[0] != name:
+            path = self._folder / f"{name}.npy"
+            if not path.is_file():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".part.npy")
+                np.save(partial, make())
+                partial.replace(path)
+            self._last = name, np.load(path, allow_pickle=False)
+        return self._last[1]
+
+
+def check_unseen(recipe: Recipe, windows: Windows, parts: list[Split]) -> None:
+    """Refuse to test a net on a recording that had a part in its weights.
+
+    Raises
+    ------
+    ConfigError
+        Lists every such recording; they are known by their content, whatever they are called.
+    """
+    tested = {int(place) for part in parts for place in windows.session[part.test]}
+    faults = []
+    for model in recipe.models:
+        if isinstance(model, PretrainedNet):
+            known = seen(load_run(model.run))
+            sessions = (windows.sessions[place] for place in sorted(tested))
+            names = [f"{one.subject}/{one.name}" for one in sessions if one.fingerprint in known]
+            if names:
+                faults.append(f"{model.name} ({model.run}) was pretrained on {', '.join(names)}")
+    if faults:
+        raise ConfigError(
+            "A net is not tested on recordings that had a part in its weights: "
+            + "; ".join(faults)
+            + ". Test other subjects, or pretrain with these under `exclude:`."
+        )
+
+
+def seen(run: PretrainRun) -> set[str]:
+    """Return the fingerprints of every recording that had a part in a run's weights."""
+    return {one for group in run.fingerprints.values() for one in group}
+
+
+def _pretrained(model: PretrainedNet, task: Task, windows: Windows, features: Cache) -> list[Contestant]:
+    run = load_run(model.run)
+    signal = Signal(task.ch_names, run.sfreq, run.dsp)
+    trained, untrained = _identities(model, run)
+
+    def make(system: Any) -> Features:
+        return pooled_latents(placed(system.parts(), model.part, task), signal, windows)
+
+    found = [
+        _frozen(
+            model.name,
+            windows,
+            trained,
+            lambda seed: features.get(trained(seed), lambda: make(load_system(model.run))),
+        )
+    ]
+    if model.untrained:
+        found.append(
+            _frozen(
+                f"{model.name}, untrained",
+                windows,
+                untrained,
+                lambda seed: features.get(
+                    untrained(seed), lambda: make(initialised(run, seed % model.untrained))
+                ),
+                twin_of=model.name,
+            )
+        )
+    return found
+
+
+def _identities(model: PretrainedNet, run: PretrainRun) -> tuple[Callable[[int], str], Callable[[int], str]]:
+    """Return what decides the latents of the net and, by seed, of its untrained twins."""
+    settings = run.model_dump_json(include={"sfreq", "dsp"}) + model.part + digest(_system_json(run))
+    weights = hashlib.sha256((model.run / WEIGHTS).read_bytes()).hexdigest()[:16]
+    return (
+        lambda _seed: digest(settings + weights),
+        lambda seed: digest(f"{settings} initialised from {seed % model.untrained}"),
+    )
+
+
+def _finetuned(model: PretrainedNet, task: Task, windows: Windows) -> list[Contestant]:
+    """Return the net that goes on learning and, with the same budget, its untrained twins."""
+    config, run = model.finetune, load_run(model.run)
+    assert config is not None
+    trained, untrained = _identities(model, run)
+    signal = Signal(task.ch_names, run.sfreq, run.dsp)
+    crops = cache(lambda: probe_finetune.Crops(signal, windows, config.context_s))
+
+    def contestant(
+        name: str, make: Callable[[int], Any], identity: Callable[[int], str], budget: FineTune
+    ) -> Contestant:
+        def answer(labelled: Index, tested: Index, seed: int) -> Probabilities:
+            part = placed(make(seed).parts(), model.part, task)
+            labels = windows.labels[labelled]
+            return probe_finetune.train_and_apply(budget, part, crops(), labelled, labels, tested, seed=seed)
+
+        what = budget.model_dump_json(exclude={"fractions", "untrained_lr"})
+        twin_of = None if name == own else own
+        return Contestant(
+            name, lambda seed: digest(f"{identity(seed)} {what} {seed}"), answer, twin_of, config.fractions
+        )
+
+    own = f"{model.name} fine-tuned"
+    found = [contestant(own, lambda _seed: load_system(model.run), trained, config)]
+    if model.untrained:
+        budget = config.model_copy(update={"lr": config.untrained_lr or config.lr})
+        found.append(
+            contestant(
+                f"{own}, untrained", lambda seed: initialised(run, seed % model.untrained), untrained, budget
+            )
+        )
+    return found
+
+
+def placed(parts: dict[str, Any], name: str, task: Task) -> Any:
+    """Return the part, at the task's channels where it takes several at once.
+
+    Raises
+    ------
+    ConfigError
+        No such part, or one that is made for other channels.
+    """
+    if name not in parts:
+        raise ConfigError(f"The run has no part {name!r}; it has {', '.join(parts)}.")
+    part = parts[name]
+    if not part.per_channel and hasattr(part, "with_channels"):
+        part = part.with_channels(task.ch_names, task.stype)
+    if not part.per_channel and part.n_chans != len(task.ch_names):
+        raise ConfigError(
+            f"The run's {name} takes {part.n_chans} channels, the task has {len(task.ch_names)}: "
+            "give the task the channels of the run."
+        )
+    return part
+
+
+def initialised(run: PretrainRun, seed: int) -> Any:
+    """Return the run's system as it was before training, from another initialisation."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return run.recipe.system.build(run.sfreq).eval()
+
+
+def _system_json(run: PretrainRun) -> str:
+    return run.recipe.system.model_dump_json()
+
+
+def _frozen(
+    name: str,
+    windows: Windows,
+    identity: Callable[[int], str],
+    features: Callable[[int], Features],
+    twin_of: str | None = None,
+) -> Contestant:
+    def answer(labelled: Index, tested: Index, seed: int) -> Probabilities:
+        x = features(seed)
+        return probe_heads.logistic(
+            x[labelled], windows.labels[labelled], windows.subjects[labelled], x[tested]
+        )
+
+    return Contestant(name, identity, answer, twin_of)
+
+
+def _eegnet(model: EEGNet, task: Task, windows: Windows, windowed: Callable[[], Features]) -> Contestant:
+    eegnet.require()
+
+    def answer(labelled: Index, tested: Index, seed: int) -> Probabilities:
+        x = windowed()
+        return eegnet.train_and_apply(
+            model, x[labelled], windows.labels[labelled], x[tested], sfreq=task.sfreq, seed=seed
+        )
+
+    what = model.model_dump_json(exclude={"name"})
+    return Contestant(model.name, lambda seed: digest(f"{what} {seed}"), answer)
+
+
+def _fixed(
+    model: BandPower | TimeDomain | RawSignal,
+    task: Task,
+    signal: Signal,
+    windows: Windows,
+    windowed: Callable[[], Features],
+) -> Contestant:
+    """Return a model without weights."""
+
+    @cache
+    def make() -> Features:
+        if isinstance(model, BandPower):
+            return band_powers(windowed(), task.sfreq, model.bands)
+        if isinstance(model, RawSignal):
+            return pooled_latents(RawFrames(model.hop), signal, windows)
+        return time_domain(windowed())
+
+    what = digest(model.model_dump_json(exclude={"name"}))
+    return _frozen(model.name, windows, lambda _seed: what, lambda _seed: make())

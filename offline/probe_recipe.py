@@ -1,0 +1,231 @@
+"""A probe as YAML: `Recipe` says which task, which models, how many labels."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from engine.faults import faults
+from engine.manifest import AnyStep
+from offline.data.sources import Folder
+from streamer.components import Config
+from streamer.dsp import StepConfig
+from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    Step = StepConfig
+else:
+    Step = AnyStep
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Task(Config):
+    """Which windows of which recordings carry which label, and who is tested.
+
+    Attributes
+    ----------
+    folder : block
+        Recordings with markers; see `offline.data.sources.Folder`.
+    classes : tuple of str
+        Labels of markers; the last one is the positive class where there are two.
+    stype, ch_names : str, tuple of str
+        Channels that are looked at, in this order.
+    train, test : tuple of str
+        Subjects, or ranges of them (``S001-S040``).
+    folds : int or None
+        Test each training subject once, in this many subject-wise folds, instead of ``test``.
+    from_s, window_s : float
+        Windows of this length follow each other from so long after a marker's onset while they fit into
+        its duration.
+    sfreq, dsp
+        What the models without a pretraining look at: causal, from the first sample on.
+    """
+
+    folder: Folder
+    classes: Annotated[tuple[Name, ...], Field(min_length=2)]
+    stype: Literal["EEG", "EMG"] = "EEG"
+    ch_names: Annotated[tuple[Name, ...], Field(min_length=1)]
+    train: Annotated[tuple[Name, ...], Field(min_length=1)]
+    test: tuple[Name, ...] = ()
+    folds: Annotated[int, Field(ge=2)] | None = None
+    from_s: Annotated[float, Field(ge=0)] = 0.0
+    window_s: PositiveFloat
+    sfreq: PositiveFloat
+    dsp: tuple[Step, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_who_is_tested(self) -> Self:
+        if bool(self.test) == (self.folds is not None):
+            raise ValueError("give either test, the subjects held out, or folds, their number")
+        return self
+
+    def digest(self) -> str:
+        """Return 16 hex digits of what decides the windows and the signal under them."""
+        return digest(self.model_dump_json(exclude={"train", "test", "folds"}))
+
+
+class FineTune(Config):
+    """Training of a net and a linear head, end to end on the labelled windows.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps, whatever the number of labels: nothing is stopped by looking at a test subject.
+    lr, head_lr : float
+        Of the net and of the head.
+    untrained_lr : float or None
+        Of an untrained net, where another suits it better than ``lr``.
+    context_s : float
+        Signal before each window that the net sees as well.
+    fractions : tuple of float or None
+        Which of the probe's; all of them where not given.
+    """
+
+    steps: PositiveInt = 100
+    batch_size: PositiveInt = 16
+    lr: PositiveFloat = 1e-3
+    untrained_lr: PositiveFloat | None = None
+    head_lr: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    context_s: Annotated[float, Field(ge=0)] = 1.0
+    fractions: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+
+
+class PretrainedNet(Config):
+    """The frozen backbone of a run of ``bcitrain pretrain``; its untrained twins are scored beside it.
+
+    Attributes
+    ----------
+    run : Path
+        The run folder.
+    untrained : int
+        Initialisations of the same net, as it was before training, that are scored too; seeds take turns.
+    part : str
+        Which of the run's parts; its ``latent`` is looked at, and its ``gain`` where it gives one.
+    finetune : block or None
+        Also train net and head end to end, and its twins from their initialisations: rows of their own.
+    """
+
+    kind: Literal["pretrained"]
+    name: Name
+    run: Path
+    untrained: Annotated[int, Field(ge=0)] = 5
+    part: Name = "backbone"
+    finetune: FineTune | None = None
+
+
+class EEGNet(Config):
+    """EEGNet from braindecode, trained end to end on the same windows and labels.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps, whatever the number of labels: nothing is stopped by looking at a test subject.
+    """
+
+    kind: Literal["eegnet"]
+    name: Name = "EEGNet"
+    steps: PositiveInt = 400
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+
+class BandPower(Config):
+    """Log power of each channel in bands, Hz."""
+
+    kind: Literal["band_power"]
+    name: Name = "band power"
+    bands: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)]
+
+
+class TimeDomain(Config):
+    """Log root mean square, log waveform length and zero crossings of each channel (Hudgins et al., 1993)."""
+
+    kind: Literal["time_domain"]
+    name: Name = "time domain"
+
+
+class RawSignal(Config):
+    """The samples themselves in place of latents: frames of ``hop`` samples, pooled like a net's frames."""
+
+    kind: Literal["raw"]
+    name: Name = "raw signal"
+    hop: PositiveInt
+
+
+Model = Annotated[PretrainedNet | EEGNet | BandPower | TimeDomain | RawSignal, Field(discriminator="kind")]
+
+
+class Recipe(Config):
+    """Models that are compared on a task.
+
+    Attributes
+    ----------
+    fractions : tuple of float
+        Shares of the training windows whose labels are given; at least one window per class.
+    seeds : int
+        Draws of the labels, and initialisations of whatever is not pretrained.
+    output : Path
+        Folder of the results; what is already there is not computed again.
+    """
+
+    task: Task
+    models: Annotated[tuple[Model, ...], Field(min_length=1)]
+    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
+        0.01,
+        0.1,
+        1.0,
+    )
+    seeds: PositiveInt = 5
+    output: Path
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [model.name for model in self.models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two models are called {', '.join(twice)}: give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _fractions_are_there(self) -> Self:
+        for model in self.models:
+            block = model.finetune if isinstance(model, PretrainedNet) else None
+            strange = set(block.fractions or ()) - set(self.fractions) if block else ()
+            if strange:
+                raise ValueError(
+                    f"{model.name} fine-tunes with {', '.join(f'{f:g}' for f in sorted(strange))} of the labels; "
+                    f"fractions are {', '.join(f'{f:g}' for f in self.fractions)}: add them there"
+                )
+        return self
+
+
+def digest(text: str) -> str:
+    """Return 16 hex digits that identify a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load(path: str | Path) -> Recipe:
+    """Read a probe's YAML.
+
+    Raises
+    ------
+    ConfigError
+        No such file, not YAML, or faults: all of them, each with its path.
+    """
+    try:
+        raw: Any = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"Probe {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Probe {path} is not YAML: {error}") from error
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path} is not a probe:\n{faults(error)}") from error

@@ -1,0 +1,158 @@
+"""A probe's results as rows, as a Markdown table and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666", "#a6761d")
+Rows = list[dict[str, Any]]
+
+
+def summary(results: Sequence[dict[str, Any]]) -> Rows:
+    """Return one row per model and fraction: mean and SD over seeds, worst subject, gain over the twin."""
+    models = list(dict.fromkeys(result["model"] for result in results))
+    twins = {result["twin_of"]: result["model"] for result in results if result["twin_of"]}
+    rows = []
+    for model in models:
+        for fraction in sorted({result["fraction"] for result in results}):
+            mine = _of(results, model, fraction)
+            row = {"model": model, "fraction": fraction, "n_labels": mine[0]["n_labels"], **_figures(mine)}
+            if model in twins:
+                row["over_untrained"] = _gain(mine, _of(results, twins[model], fraction))
+            rows.append(row)
+    return rows
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """Return the table for people, one row per model, one column per fraction."""
+    task, rows = document["task"], document["summary"]
+    fractions = sorted({row["fraction"] for row in rows})
+    labels = {row["fraction"]: row["n_labels"] for row in rows}
+    head = ["balanced accuracy", *(f"{f:.0%} ({labels[f]} labels)" for f in fractions)]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        lines.append(_line([model, *(_cell(_row(rows, model, fraction)) for fraction in fractions)]))
+    for model in dict.fromkeys(row["model"] for row in rows if "over_untrained" in row):
+        gains = [_row(rows, model, fraction)["over_untrained"] for fraction in fractions]
+        lines.append(_line([f"{model} over untrained", *map(_gain_cell, gains)]))
+    about = (
+        f"{task['folder']}: {' / '.join(task['classes'])}, windows of {task['window_s']:g} s, "
+        f"{task['n_chans']} channels; {task['train_subjects']} subjects to learn from "
+        f"({task['train_windows']} windows), {len(task['test_subjects'])} held out "
+        f"({task['test_windows']} windows), {task['splits']} split{'s' if task['splits'] > 1 else ''}. "
+        f"Mean ± SD over seeds; in brackets the area under the ROC curve, then the worst subject."
+    )
+    return "\n".join([about, "", *lines, "", f"Protocol: {document['protocol']}.", ""])
+
+
+def draw(document: dict[str, Any], path: Path) -> None:
+    """Write a picture: balanced accuracy over the number of labels, a line per model, bars of one SD."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, task = document["summary"], document["task"]
+    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    twins = {result["model"]: result["twin_of"] for result in document["results"]}
+    colours: dict[str, str] = {}
+    for i, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
+        own = twins.get(model) or model
+        colours.setdefault(own, COLOURS[len(colours) % len(COLOURS)])
+        mine = [row for row in rows if row["model"] == model]
+        x = np.array([row["n_labels"] for row in mine]) * (1 + 0.012 * i)  # bars beside each other
+        y, sd = (np.array([row[key] for row in mine], dtype=float) for key in ("balanced_accuracy", "sd"))
+        style = {"ls": "--", "mfc": "white"} if twins.get(model) else {"ls": "-"}
+        axes.errorbar(x, y, sd, color=colours[own], marker="o", ms=5, lw=1.6, capsize=3, label=model, **style)
+    chance = 1 / len(task["classes"])
+    axes.axhline(chance, color="#999999", lw=1, ls=":")
+    axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=8)
+    shown = sorted({row["n_labels"] for row in rows})
+    fractions = {row["n_labels"]: row["fraction"] for row in rows}
+    axes.set_xscale("log")
+    axes.set_xticks(shown, [f"{n}\n{fractions[n]:.0%}" for n in shown])
+    axes.minorticks_off()
+    axes.set(
+        xlabel="labelled windows",
+        ylabel="balanced accuracy, new subjects",
+        title=" / ".join(task["classes"]).replace("_", " "),
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _of(results: Sequence[dict[str, Any]], model: str, fraction: float) -> Rows:
+    return [one for one in results if one["model"] == model and one["fraction"] == fraction]
+
+
+def _row(rows: Rows, model: str, fraction: float) -> dict[str, Any]:
+    return next(row for row in rows if row["model"] == model and row["fraction"] == fraction)
+
+
+def _figures(mine: Rows) -> dict[str, Any]:
+    """Return mean and SD over seeds, and each subject's mean over seeds."""
+    accuracy = [one["balanced_accuracy"] for one in mine]
+    areas = [one["auroc"] for one in mine if one["auroc"] is not None]
+    subjects = _by_subject(mine)
+    return {
+        "balanced_accuracy": round(float(np.mean(accuracy)), 4),
+        "sd": _sd(accuracy),
+        "auroc": round(float(np.mean(areas)), 4) if areas else None,
+        "auroc_sd": _sd(areas) if areas else None,
+        "worst": min(subjects.values()),
+        "per_subject": subjects,
+    }
+
+
+def _by_subject(mine: Rows) -> dict[str, float]:
+    names = mine[0]["per_subject"]
+    return {
+        name: round(float(np.mean([one["per_subject"][name]["balanced_accuracy"] for one in mine])), 4)
+        for name in names
+    }
+
+
+def _gain(mine: Rows, twins: Rows) -> dict[str, Any]:
+    """Return how much better a net is than its untrained twin, seed by seed and subject by subject."""
+    from scipy.stats import wilcoxon
+
+    pairs = [(a, b) for a in mine for b in twins if a["seed"] == b["seed"]]
+    by_seed = np.array([a["balanced_accuracy"] - b["balanced_accuracy"] for a, b in pairs])
+    before = _by_subject(twins)
+    by_subject = np.array([value - before[name] for name, value in _by_subject(mine).items()])
+    differ = bool(np.any(by_subject))
+    return {
+        "difference": round(float(by_seed.mean()), 4),
+        "sd": _sd(by_seed.tolist()),
+        "seeds_better": int((by_seed > 0).sum()),
+        "seeds": len(by_seed),
+        "subjects_better": int((by_subject > 0).sum()),
+        "subjects": len(by_subject),
+        "p": round(float(wilcoxon(by_subject).pvalue), 4) if differ else 1.0,
+    }
+
+
+def _sd(values: Sequence[float]) -> float:
+    return round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else 0.0
+
+
+def _cell(row: dict[str, Any]) -> str:
+    area = "" if row["auroc"] is None else f"{row['auroc']:.3f}, "
+    return f"{row['balanced_accuracy']:.3f} ± {row['sd']:.3f} ({area}{row['worst']:.3f})"
+
+
+def _gain_cell(gain: dict[str, Any]) -> str:
+    return (
+        f"{gain['difference']:+.3f} ± {gain['sd']:.3f}, {gain['seeds_better']}/{gain['seeds']} seeds, "
+        f"{gain['subjects_better']}/{gain['subjects']} subjects, p {gain['p']:.3f}"
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
