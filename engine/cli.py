@@ -182,11 +182,11 @@ def check(
 ) -> None:
     """Say whether the stream fits the bundle and how it would be adapted, without running."""
     from engine.check import check as look
-    from engine.config import read
+    from engine.check import read_any
 
     out = Output(json)
     with out.errors():
-        out.result(look(read(config), file))
+        out.result(look(read_any(config), file))
 
 
 @app.command()

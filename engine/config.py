@@ -143,7 +143,7 @@ def read_as(kind: type[Settings], path: str | Path) -> Settings:
     ConfigError
         The file cannot be read, is not YAML, or has faults: all of them are listed with their paths.
     """
-    return parse_as(kind, _read_yaml(Path(path)), str(path))
+    return parse_as(kind, read_yaml(Path(path)), str(path))
 
 
 def parse_as(kind: type[Settings], raw: Any, where: str) -> Settings:
@@ -168,7 +168,8 @@ def _hint(key: str, kind: type[SessionConfig]) -> str:
     return did_you_mean(key, kind.model_fields)
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file, whatever is in it; `ConfigError` when it cannot be read or is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,16 +19,14 @@ from engine.session import Session, drive, greeting, interruptible, report
 from engine.stepping import Stepping
 from engine.telemetry import FrameCounts
 from engine.token_stream import TAIL, TokenInfo, channel_major, from_lsl, next_frame
-from streamer.acquire import Feed, feed
+from streamer.acquire import feed
 from streamer.chain import Chain
 from streamer.clock import Clock
-from streamer.errors import StreamMismatch, StreamNotFound
-from streamer.lsl import ATTACH_S, answering, find, predicate
-from streamer.lsl import load as load_lsl
+from streamer.errors import StreamMismatch
 from streamer.lsl_info import to_lsl
 from streamer.lsl_outlet import Outlet
 from streamer.repair import Repair
-from streamer.sources.lsl import Config as Lsl
+from streamer.sources.lsl import LslSource
 from streamer.types import Chunk, StreamInfo
 
 RATE_TOLERANCE = 1e-6  # a frame rate such as 250 / 12 Hz is no finite decimal
@@ -189,22 +187,6 @@ def check(bundle: Bundle, tokens: TokenInfo, name: str) -> None:
         )
 
 
-def describe_stream(source: Lsl) -> TokenInfo:
-    """Return what the token stream says of itself, without subscribing to it.
-
-    Raises
-    ------
-    StreamNotFound
-        There is none, several, or it does not answer.
-    StreamMismatch
-        It carries no codes.
-    """
-    found = find(predicate(source.name, source.stype, source.source_id), source.timeout_s)
-    with answering(found):
-        described = load_lsl().StreamInlet(found, recover=False).info(ATTACH_S)
-    return from_lsl(described)
-
-
 class WaveStream(Outlet):
     """Publishes the waveform over LSL."""
 
@@ -235,14 +217,13 @@ def run_listen(
     stop = stop or threading.Event()
     bundle = load(config.bundle)
     _ = bundle.signal  # refuses a bundle for another command before a stream is waited for
-    tokens = describe_stream(config.source)
-    check(bundle, tokens, config.source.name or tokens.bundle)
-    bundle = bundle.sized(tokens.ch_names)
     with ExitStack() as stack:
-        backend = stack.enter_context(config.backend.open(bundle))
         source = stack.enter_context(config.source.open())
-        same = _SameCodes(config.source, tokens)
-        listener = Listener(bundle, backend, source.info, tokens, same)
+        tokens = from_lsl(source.described)
+        check(bundle, tokens, source.info.name)
+        bundle = bundle.sized(tokens.ch_names)
+        backend = stack.enter_context(config.backend.open(bundle))
+        listener = Listener(bundle, backend, source.info, tokens, _SameCodes(source, tokens))
         stack.enter_context(interruptible(stop))  # from here on there is something to report
         wave = replace(listener.wave, name=config.name, source_id=f"{config.name}-signal")
         receivers: list[Receiver[Wave]] = [stack.enter_context(WaveStream(wave))]
@@ -250,7 +231,7 @@ def run_listen(
         # Stamps were fitted by the sender, and a code between two codes means nothing: neither is mended.
         clock_of_sender = Clock(source.info.sfreq, stamped=False)
         repair = Repair(source.info, 0.0)
-        same.feed = samples = stack.enter_context(feed(source, clock_of_sender, repair, late=config.late))
+        samples = stack.enter_context(feed(source, clock_of_sender, repair, late=config.late))
         counts = FrameCounts(listener.hop_s)
         session: Session[Wave] = Session(listener, samples, receivers, counts, source.live, backend.name)
         for line in greeting(session, f"{tokens.sfreq:g} Hz of {len(tokens.ch_names)} channels come out"):
@@ -261,25 +242,19 @@ def run_listen(
 
 
 class _SameCodes:
-    """Looks, after each reconnection, whether the stream still carries the codes that it did."""
+    """Looks, wherever the stream breaks off, whether it still carries the codes that it did."""
 
-    def __init__(self, source: Lsl, tokens: TokenInfo) -> None:
-        self.feed: Feed | None = None
-        self._source, self._tokens, self._seen = source, tokens, 0
+    def __init__(self, source: LslSource, tokens: TokenInfo) -> None:
+        self._source, self._tokens = source, tokens
 
     def __call__(self) -> None:
         """Raise StreamMismatch if the stream that was gone came back with others."""
-        reconnects = self.feed.counters.reconnects if self.feed else 0
-        if reconnects == self._seen:
-            return
-        self._seen, was = reconnects, self._tokens
-        with suppress(StreamNotFound):  # gone again: the source will say so
-            now = describe_stream(self._source)
-            if now != was:
-                raise StreamMismatch(
-                    f"The stream came back coded by {now.bundle} {now.version} (codec {now.codec}); it was "
-                    f"{was.bundle} {was.version} (codec {was.codec}). Start again to use it as it is now."
-                )
+        now, was = from_lsl(self._source.described), self._tokens
+        if now != was:
+            raise StreamMismatch(
+                f"The stream came back coded by {now.bundle} {now.version} (codec {now.codec}); it was "
+                f"{was.bundle} {was.version} (codec {was.codec}). Start again to use it as it is now."
+            )
 
 
 def _codes(chunk: Chunk, row: int, order: NDArray[np.intp], broken: bool) -> Chunk:

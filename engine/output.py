@@ -68,11 +68,15 @@ class Output:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn the project's errors into one message and exit code 2; never a traceback."""
+        """Turn the project's and the system's errors into one message and exit code 2; never a traceback."""
         try:
             yield
         except BciError as error:
             self._refuse(type(error).__name__, str(error))
+            raise SystemExit(EXIT_ERROR) from None
+        except OSError as error:  # a folder that cannot be written to, a disk that is full
+            where = f"{error.filename}: " if error.filename is not None else ""
+            self._refuse(type(error).__name__, f"{where}{error.strerror or error}")
             raise SystemExit(EXIT_ERROR) from None
         except KeyboardInterrupt:
             self._refuse("Interrupted", "interrupted before there was anything to report")

@@ -16,19 +16,18 @@ one thread, the forms in turn.  Weights do not matter to either and are random.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from offline import pretrain_recipe, recipe
+from offline import pretrain_recipe, recipe, yaml_file
 from offline.compiled import Stepper, Window, frames, n_chans, noise
 from offline.export import TOLERANCE
 from offline.provenance import machine, versions
@@ -120,10 +119,10 @@ def of_recipe(path: str | Path) -> tuple[Any, Any]:
     ConfigError
         Not a recipe, or of a system without a backbone.
     """
-    raw = _read(path)
+    raw = yaml_file.read(path, "Recipe")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if "system" not in raw:
+        if not (isinstance(raw, Mapping) and "system" in raw):
             model: Any = recipe.parse(raw, str(path)).model.build()
         else:
             parts = pretrain_recipe.parse(raw, str(path)).system.build(NOMINAL_SFREQ).parts()
@@ -197,12 +196,3 @@ def _figures(forms: dict[str, Form], taken: Sequence[NDArray[np.float64]]) -> di
 def _apart(a: NDArray[Any], b: NDArray[Any]) -> float:
     size = max(1.0, float(np.abs(b).max(initial=0.0)))
     return float(np.abs(a.astype(np.float64) - b).max(initial=0.0)) / size
-
-
-def _read(path: str | Path) -> Any:
-    try:
-        return yaml.safe_load(Path(path).read_text()) or {}
-    except OSError as error:
-        raise ConfigError(f"Recipe {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Recipe {path} is not YAML: {error}") from error

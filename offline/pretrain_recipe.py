@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from engine.faults import did_you_mean, faults
+from offline import yaml_file
 from offline.systems import SystemConfig, kinds
 from streamer.components import Config
 from streamer.errors import ConfigError
@@ -34,12 +35,12 @@ def _system(raw: Any) -> SystemConfig:
         return raw
     known = kinds()
     kind = raw.get("kind") if isinstance(raw, Mapping) else None
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ValueError(
             f"no system of kind {kind!r}; there are {', '.join(known) or 'none'}"
             f"{did_you_mean(str(kind), known)}"
         )
-    config: SystemConfig = known[str(kind)].Config.model_validate(raw)
+    config: SystemConfig = known[kind].Config.model_validate(raw)
     return config
 
 
@@ -178,12 +179,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> PretrainRecipe:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    try:
-        raw: Any = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"Recipe {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Recipe {path} is not YAML: {error}") from error
+    raw = yaml_file.read(path, "Recipe")
     for change in changes:
         _change(raw, change)
     return parse(raw, str(path))

@@ -1,8 +1,9 @@
-"""What a pretrained net is worth: frozen, a linear read-out, few labels, new people.
+"""What a pretrained net is worth: few labels, new people; frozen under a linear read-out, and fine-tuned.
 
 Every net is stepped over whole recordings as live, its latents pooled over the labelled windows, and read
-by one logistic regression; beside it the same net untrained, EEGNet trained on the same windows, and
-features that need no learning.  Results are kept as they come, so an interrupted probe goes on.
+by one logistic regression; beside it the same net untrained, where asked for both of them trained on the
+same windows, EEGNet trained on them too, and features that need no learning.  Results are kept as they
+come, so an interrupted probe goes on.
 
 ::
 
@@ -83,9 +84,11 @@ def probe(recipe: Recipe, *, progress: Progress = lambda what, done, total: None
 PROTOCOL = (
     "windows of subjects held out, causal filters and nets stepped from each recording's first sample; "
     "frozen latents pooled over the window (mean and log SD per channel and dimension), logistic regression "
-    "with its strength chosen by subject on the labelled windows; EEGNet end to end for a fixed number of "
-    "steps; labels drawn per class, smaller draws within larger ones; mean and SD over seeds; p: Wilcoxon "
-    "signed-rank over tested subjects, pretrained against untrained, averaged over seeds"
+    "with its strength chosen by subject on the labelled windows; fine-tuned nets start from their weights, "
+    "their twins from an initialisation, and are trained with a linear head for one fixed number of steps, "
+    "on crops that end with the window; EEGNet end to end for a fixed number of steps; labels drawn per "
+    "class, smaller draws within larger ones; mean and SD over seeds; p: Wilcoxon signed-rank over tested "
+    "subjects, pretrained against untrained, averaged over seeds"
 )
 
 

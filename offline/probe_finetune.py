@@ -7,7 +7,7 @@ that are tested are seen in the same way.  The budget is fixed; nothing is stopp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -90,9 +90,9 @@ def train_and_apply(
     ndarray, shape (m, n_classes), float64
     """
     net = Reader(part.eval(), crops.frames(part.hop), int(labels.max()) + 1)
-    net.standardise(_batched(net.pooled, crops, labelled))
+    net.standardise(_batched(net.pooled, crops, labelled, part.hop))
     _fit(net, config, crops, labelled, torch.from_numpy(labels), seed)
-    return np.asarray(_batched(net, crops, tested).double().softmax(dim=-1).numpy())
+    return np.asarray(_batched(net, crops, tested, part.hop).double().softmax(dim=-1).numpy())
 
 
 class Reader(nn.Module):
@@ -107,7 +107,7 @@ class Reader(nn.Module):
         self.part, self.n_frames, self.n_classes = part, n_frames, n_classes
 
     def standardise(self, features: Tensor) -> None:
-        """Take mean and scale from labelled windows, (n, p), before anything is learned, and make the head."""
+        """Make the head, and take mean and scale from labelled windows (n, p) before anything is learned."""
         mean, sd = features.mean(dim=0), features.std(dim=0, unbiased=False)
         still = sd <= 1e-6 * (mean.abs() + 1e-6)
         self.register_buffer("mean", mean)
@@ -123,18 +123,19 @@ class Reader(nn.Module):
         return logits
 
     def pooled(self, x: Tensor) -> Tensor:
-        """Return mean and log spread over the window's frames, (n, C, T) -> (n, p), float32."""
+        """Return mean and log spread over the window's frames, (n, C, T) -> (n, p): see `pool`."""
         rows = x.flatten(0, 1)[:, None] if self.part.per_channel else x  # (n C, 1, T) or (n, C, T)
         outputs, _ = self.part(rows, self.part.init_state(len(rows)))
         kept = [outputs["latent"], *([outputs["gain"]] if "gain" in outputs else [])]  # (rows, F, [C, [D]])
-        return torch.cat([self._pool(each.float(), len(x)) for each in kept], dim=1)
+        framed = [each.float().unflatten(0, (len(x), -1)).movedim(1, 2).flatten(2) for each in kept]
+        return pool(torch.cat(framed, dim=2)[:, -self.n_frames :])
 
-    def _pool(self, frames: Tensor, n: int) -> Tensor:
-        """Return the two figures of each channel and dimension: (rows, F, ...) -> (n, 2 C D)."""
-        within = frames[:, -self.n_frames :]
-        # Where nothing moves, the root of a sum has a gradient that is finite.
-        spread = (within.var(dim=1, unbiased=False) + FLOOR**2).sqrt().log()
-        return torch.cat([within.mean(dim=1).reshape(n, -1), spread.reshape(n, -1)], dim=1)
+
+def pool(frames: Tensor) -> Tensor:
+    """Return mean and log standard deviation over frames, side by side: (n, F, p) -> (n, 2 p)."""
+    # Inside the root: where nothing moves, its gradient is finite.
+    spread = (frames.var(dim=1, unbiased=False) + FLOOR**2).sqrt().log()
+    return torch.cat([frames.mean(dim=1), spread], dim=1)
 
 
 def _fit(net: Reader, config: FineTune, crops: Crops, rows: Index, labels: Tensor, seed: int) -> None:
@@ -176,9 +177,7 @@ def _order(n: int, size: int, steps: int, seed: int) -> Iterator[NDArray[np.int6
         left = left[size:]
 
 
-def _batched(net: Any, crops: Crops, rows: Index) -> Tensor:
-    """Return what ``net`` or a method of it says of these windows, without learning."""
-    owner = getattr(net, "__self__", net)
-    with torch.inference_mode():
-        parts = [crops.get(rows[i : i + ROWS], owner.part.hop) for i in range(0, len(rows), ROWS)]
-        return torch.cat([net(part) for part in parts])
+def _batched(net: Callable[[Tensor], Tensor], crops: Crops, rows: Index, hop: int) -> Tensor:
+    """Return what ``net`` says of these windows, without learning."""
+    with torch.no_grad():
+        return torch.cat([net(crops.get(rows[i : i + ROWS], hop)) for i in range(0, len(rows), ROWS)])

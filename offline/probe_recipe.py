@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from engine.faults import faults
 from engine.manifest import AnyStep
+from offline import yaml_file
 from offline.data.sources import Folder
 from streamer.components import Config
 from streamer.dsp import StepConfig
@@ -197,11 +197,11 @@ class Recipe(Config):
     def _fractions_are_there(self) -> Self:
         for model in self.models:
             block = model.finetune if isinstance(model, PretrainedNet) else None
-            strange = set(block.fractions or ()) - set(self.fractions) if block else ()
+            strange = set(block.fractions or ()) - set(self.fractions) if block else set()
             if strange:
+                asked = ", ".join(f"{fraction:g}" for fraction in sorted(strange))
                 raise ValueError(
-                    f"{model.name} fine-tunes with {', '.join(f'{f:g}' for f in sorted(strange))} of the labels; "
-                    f"fractions are {', '.join(f'{f:g}' for f in self.fractions)}: add them there"
+                    f"{model.name} fine-tunes at {asked}, which the probe's fractions do not hold"
                 )
         return self
 
@@ -219,12 +219,7 @@ def load(path: str | Path) -> Recipe:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    try:
-        raw: Any = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"Probe {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Probe {path} is not YAML: {error}") from error
+    raw = yaml_file.read(path, "Probe")
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666", "#a6761d")
+COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666", "#a6761d", "#000000")
+ABSENT = "–"  # the model takes no part at this fraction
 Rows = list[dict[str, Any]]
 
 
@@ -18,7 +19,7 @@ def summary(results: Sequence[dict[str, Any]]) -> Rows:
     twins = {result["twin_of"]: result["model"] for result in results if result["twin_of"]}
     rows = []
     for model in models:
-        for fraction in sorted({result["fraction"] for result in results}):
+        for fraction in sorted({result["fraction"] for result in results if result["model"] == model}):
             mine = _of(results, model, fraction)
             row = {"model": model, "fraction": fraction, "n_labels": mine[0]["n_labels"], **_figures(mine)}
             if model in twins:
@@ -35,10 +36,11 @@ def markdown(document: dict[str, Any]) -> str:
     head = ["balanced accuracy", *(f"{f:.0%} ({labels[f]} labels)" for f in fractions)]
     lines = [_line(head), _line(["---"] * len(head))]
     for model in dict.fromkeys(row["model"] for row in rows):
-        lines.append(_line([model, *(_cell(_row(rows, model, fraction)) for fraction in fractions)]))
+        cells = {row["fraction"]: _cell(row) for row in rows if row["model"] == model}
+        lines.append(_line([model, *(cells.get(fraction, ABSENT) for fraction in fractions)]))
     for model in dict.fromkeys(row["model"] for row in rows if "over_untrained" in row):
-        gains = [_row(rows, model, fraction)["over_untrained"] for fraction in fractions]
-        lines.append(_line([f"{model} over untrained", *map(_gain_cell, gains)]))
+        gains = {row["fraction"]: _gain_cell(row["over_untrained"]) for row in rows if row["model"] == model}
+        lines.append(_line([f"{model} over untrained", *(gains.get(f, ABSENT) for f in fractions)]))
     about = (
         f"{task['folder']}: {' / '.join(task['classes'])}, windows of {task['window_s']:g} s, "
         f"{task['n_chans']} channels; {task['train_subjects']} subjects to learn from "
@@ -89,10 +91,6 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 def _of(results: Sequence[dict[str, Any]], model: str, fraction: float) -> Rows:
     return [one for one in results if one["model"] == model and one["fraction"] == fraction]
-
-
-def _row(rows: Rows, model: str, fraction: float) -> dict[str, Any]:
-    return next(row for row in rows if row["model"] == model and row["fraction"] == fraction)
 
 
 def _figures(mine: Rows) -> dict[str, Any]:

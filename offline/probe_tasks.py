@@ -73,7 +73,7 @@ def find_windows(task: Task) -> Windows:
     Raises
     ------
     RecordingError
-        No such folder or subject, or a subject without a window of any class.
+        No such folder or subject, a subject without a window of any class, or a class without a window.
     """
     sessions: list[Session] = []
     rows: list[tuple[int, float, float, int, str]] = []
@@ -89,6 +89,12 @@ def find_windows(task: Task) -> Windows:
             "shorten the window."
         )
     session, start, stop, labels, subjects = (np.array(column) for column in zip(*rows, strict=True))
+    absent = [name for label, name in enumerate(task.classes) if label not in labels]
+    if absent:
+        there = sorted({marker.label for one in sessions for marker in one.recording.markers})
+        raise RecordingError(
+            f"{task.folder.path} has no window of {', '.join(absent)}; its markers are {', '.join(there)}."
+        )
     return Windows(tuple(sessions), session, start, stop, labels, subjects)
 
 

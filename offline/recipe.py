@@ -6,12 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from engine.bundle import AnyStep
 from engine.decision import DecisionConfig
 from engine.faults import faults
+from offline import yaml_file
 from offline.data.trials import Augment, Window
 from offline.models import motor_imagery
 from offline.objectives import imagery as objectives
@@ -103,13 +103,7 @@ def load(path: str | Path) -> Recipe:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    try:
-        raw: Any = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"Recipe {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Recipe {path} is not YAML: {error}") from error
-    return parse(raw, str(path))
+    return parse(yaml_file.read(path, "Recipe"), str(path))
 
 
 def parse(raw: Any, where: str = "recipe") -> Recipe:

@@ -70,6 +70,10 @@ class Tally:
         segments each channel had, (n_channels,).
     gain_steps : ndarray, shape (511,)
         How often the gain's code changed by -255 ... 255.
+    silent : int
+        Segments of channels without signal, left out.
+    short : list of str
+        Recordings that hold no whole segment, left out.
     """
 
     use: CodeUse
@@ -77,6 +81,7 @@ class Tally:
     figures: list[tuple[str, NDArray[np.float64], NDArray[np.int64]]] = field(default_factory=list)
     gain_steps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(511, dtype=np.int64))
     silent: int = 0
+    short: list[str] = field(default_factory=list)
 
 
 def reconstruct(
@@ -94,7 +99,7 @@ def reconstruct(
     ConfigError
         Not a run folder, or not one of a codec.
     RecordingError
-        No recording that the codec has not seen.
+        No recording that the codec has not seen, or none with a whole segment of signal.
     """
     started = time.monotonic()
     codec = load_codec(run_folder)
@@ -107,14 +112,19 @@ def reconstruct(
         )
     tally = Tally(CodeUse(codec.tokenizer.codebook_size))
     for done, session in enumerate(sessions):
-        progress(f"{session.subject}/{session.name}", done, len(sessions))
+        progress(_name(session), done, len(sessions))
         measure(codec, session, tally)
     progress("", len(sessions), len(sessions))
+    if not any(heard.any() for _, _, heard in tally.figures):
+        raise RecordingError(
+            f"None of the {len(sessions)} recordings has {SEGMENT_S:g} s of signal: nothing to judge."
+        )
     document = {
         "run": str(run_folder),
         **report(codec, tally),
-        "n_recordings": len(sessions),
-        "excluded": [f"{one.subject}/{one.name}" for one in every if one.fingerprint in known],
+        "n_recordings": len(tally.figures),
+        "excluded": [_name(one) for one in every if one.fingerprint in known],
+        "too_short": tally.short,
         "machine": machine(),
         "versions": versions("numpy", "scipy", "torch"),
         "seconds": round(time.monotonic() - started, 1),
@@ -122,8 +132,12 @@ def reconstruct(
     if picture is not None:
         from offline.reconstruct_picture import draw
 
-        draw(codec, sessions, document, picture)
+        draw(codec, [one for one in sessions if _name(one) not in tally.short], document, picture)
     return document
+
+
+def _name(session: Session) -> str:
+    return f"{session.subject}/{session.name}"
 
 
 def load_codec(run_folder: Path) -> Codec:
@@ -148,10 +162,13 @@ def load_codec(run_folder: Path) -> Codec:
 def measure(codec: Codec, session: Session, tally: Tally) -> None:
     """Code and decode one recording, at every number of levels, and collect figures."""
     original, codes, gain = encode(codec, session)  # (C, T), (C, F, K), (C, F)
+    length = round(SEGMENT_S * codec.run.sfreq)
+    if original.shape[-1] < length:
+        tally.short.append(_name(session))
+        return
     tally.use.add(codes)
     steps = gain.diff(dim=-1).flatten() + 255
     tally.gain_steps += torch.bincount(steps, minlength=511).numpy()
-    length = round(SEGMENT_S * codec.run.sfreq)
     wanted = _segments(judged(original, codec), length)  # (C, S, length)
     heard = (wanted.std(dim=-1) > SILENT_UV).numpy()
     decoded = [decode(codec, codes[..., :k], gain) for k in range(1, codec.tokenizer.n_codebooks + 1)]

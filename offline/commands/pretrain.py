@@ -50,7 +50,8 @@ def pretrain(
                     "seconds": run.seconds,
                 }
             )
-            out.say(f"Next: bcitrain export {settings.output} FOLDER")
+            part = next(iter(settings.system.build(run.sfreq).parts()))
+            out.say(f"Next: bcitrain export {settings.output} FOLDER --part {part}")
 
 
 def _say_how_to_resume(out: Output, output: Path) -> None:

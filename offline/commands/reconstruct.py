@@ -10,6 +10,7 @@ import typer
 from engine.output import Output
 from offline.commands._bar import bar
 from offline.commands._shared import Json, need
+from streamer.errors import ConfigError
 
 
 def reconstruct(
@@ -34,10 +35,16 @@ def reconstruct(
     out = Output(json)
     with out.errors():
         need("torch", "safetensors", *(["matplotlib"] if picture else []))
+        from pydantic import ValidationError
+
+        from engine.faults import faults
         from offline.data.sources import Folder
         from offline.reconstruct import reconstruct as measure
 
-        folder = Folder(path=data, subject=subject_pattern, hold=hold, uv_per_count=uv_per_count)
+        try:
+            folder = Folder(path=data, subject=subject_pattern, hold=hold, uv_per_count=uv_per_count)
+        except ValidationError as error:
+            raise ConfigError(f"These options cannot be used:\n{faults(error)}") from error
         with bar(out, "coding") as progress:
             document = measure(run, folder, subjects, picture=picture, progress=progress)
         if json:

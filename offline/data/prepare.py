@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import BeforeValidator, PositiveFloat, ValidationError, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.faults import faults
+from offline import yaml_file
 from offline.data.segments import Signal
 from offline.data.shard_index import INDEX, SUBJECTS, Index, Sidecar, digest, read_sidecar, tars_of, write
 from offline.data.shard_writer import PARTS, Job
@@ -84,13 +84,7 @@ def load(path: str | Path) -> Prepare:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    try:
-        raw: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Configuration {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Configuration {path} is not YAML: {error}") from error
-    return parse(raw, str(path))
+    return parse(yaml_file.read(path, "Configuration"), str(path))
 
 
 def parse(raw: Any, where: str = "configuration") -> Prepare:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, field_validator
 
 from offline.data.corpus import fingerprint
 from streamer.components import Config
@@ -54,6 +54,15 @@ class Folder(Config):
     exclude: tuple[str, ...] = ()
     hold: PositiveInt = 1
     uv_per_count: PositiveFloat | None = None
+
+    @field_validator("subject")
+    @classmethod
+    def _is_a_pattern(cls, subject: str | None) -> str | None:
+        try:
+            re.compile(subject or "")
+        except re.error as error:
+            raise ValueError(f"{subject!r} is no regular expression: {error}") from error
+        return subject
 
 
 class Moabb(Config):

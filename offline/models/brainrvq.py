@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from offline.blocks.attention import Axis, Block
@@ -86,6 +86,12 @@ class Config(BaseConfig):
     scale: Literal["fixed", "running"] = "fixed"
     scale_uv: PositiveFloat = 100.0
     scale_frames: PositiveInt = 100
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> Config:
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim must be a multiple of twice the heads, got {self.dim} and {self.heads}")
+        return self
 
     @property
     def n_chans(self) -> int:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamer.errors import ConfigError
+
 PHASE_WEIGHT = 0.2
 PHASE_FLOOR = 1e-2  # energy of a bin, below which it has no phase worth learning; the signal's power is 1
 LEVEL_FLOOR = 1e-4  # -40 dB of the target's mean: what lies below is the filters' stop band
@@ -42,7 +44,12 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the sum over resolutions, (B,)."""
+        """Return the sum over resolutions, (B,); `ConfigError` where a window is longer than the signal."""
+        if target.shape[-1] < max(self.n_ffts):
+            raise ConfigError(
+                f"A segment has {target.shape[-1]} samples, the longest window of n_ffts {max(self.n_ffts)}: "
+                "make crop_s longer, or leave that window out."
+            )
         terms: list[Tensor] = []
         for n_fft in self.n_ffts:
             window = self.get_buffer(f"window_{n_fft}")

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from offline.systems import Segments
 from streamer.components import Config as BaseConfig
+from streamer.errors import ConfigError
 
 Mask = NDArray[np.bool_]
 Scores = NDArray[np.float64]
 TINY = 1e-12
+BENT = 3  # samples that a second difference takes
 
 
 class Bands(NamedTuple):
@@ -80,6 +82,8 @@ def mask(config: Config, batch: Segments, hop: int, sfreq: float, stype: str, pr
     """
     rngs = [batch.rng(row) for row in range(len(batch.x))]
     n_chans, n_frames = batch.x.shape[1], batch.x.shape[-1] // hop
+    if n_chans * n_frames < 2:
+        raise ConfigError("A segment of one patch has nothing to hide: make crop_s longer.")
     if config.kind == "importance":
         scores = importance(batch.x, hop, sfreq, stype).cpu().numpy()
         weight = config.start + config.rise * progress
@@ -107,6 +111,10 @@ def importance(x: Tensor, hop: int, sfreq: float, stype: str) -> Tensor:
     -------
     Tensor, shape (B, C, F), float32, 0 to 1
     """
+    if hop < BENT:
+        raise ConfigError(
+            f"Patches of {hop} samples have no curvature: importance needs {BENT}, choose another mask."
+        )
     patch = x.float().reshape(*x.shape[:2], -1, hop)  # (B, C, F, hop)
     terms = [*_band_terms(patch, sfreq, BANDS[stype.upper()]), *_shape_terms(patch)]
     return sum(
@@ -125,7 +133,8 @@ def importance_mask(config: Config, scores: Scores, weight: float, rng: np.rando
     standard = (mixed - mixed.mean()) / (mixed.std() + TINY)
     hidden = _draw(standard / config.temperature, config.ratio, rng)
     places = np.flatnonzero(hidden)
-    opened = rng.choice(places, size=round(config.punch * len(places)), replace=False)
+    n_opened = min(round(config.punch * len(places)), len(places) - 1)
+    opened = rng.choice(places, size=n_opened, replace=False)
     hidden.flat[opened] = False
     return _broken(hidden, config.longest_run)
 

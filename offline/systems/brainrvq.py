@@ -235,7 +235,7 @@ class BrainRVQ(System):
 
     def _codes(self, x: Tensor, positions: Tensor) -> Tensor:
         if self._teacher is None:
-            self._teacher = _teacher(self.config)
+            self._teacher = _teacher(self.config, self.sfreq)
         return self._teacher.codes(x, positions)
 
 
@@ -256,13 +256,19 @@ def bridged(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(visible, x, start + (end - start) * share)
 
 
-def _teacher(config: Config) -> Teacher:
+def _teacher(config: Config, sfreq: float) -> Teacher:
     """Read the tokenizer's run folder; `ConfigError` where it does not fit."""
     from offline.runs import load_system
 
-    net = getattr(load_system(config.tokenizer), "net", None)
+    system = load_system(config.tokenizer)
+    net = getattr(system, "net", None)
     if not isinstance(net, TokenizerNet):
         raise ConfigError(f"{config.tokenizer} is not the run folder of a brainrvq_tokenizer.")
+    if config.model.form == "causal" and net.config.encoder.form != "causal":
+        raise ConfigError(
+            f"{config.tokenizer} looks at whole windows: its codes know the future, which a causal model "
+            "cannot. Take a causal tokenizer, or `form: window` for the model too."
+        )
     quantiser = net.time.quantiser
     found = (net.config.encoder.hop, quantiser.codebook_size, quantiser.n_codebooks)
     wanted = (config.model.hop, config.codebook_size, config.levels)
@@ -270,5 +276,11 @@ def _teacher(config: Config) -> Teacher:
         raise ConfigError(
             f"{config.tokenizer} has hop, codebook_size and levels {found}; the recipe says {wanted}: "
             "take the tokenizer's."
+        )
+    heard = (getattr(system, "sfreq", sfreq), net.config.encoder.stype)
+    if heard != (sfreq, config.model.stype):
+        raise ConfigError(
+            f"{config.tokenizer} was trained on {heard[1]} at {heard[0]:g} Hz, this is {config.model.stype} "
+            f"at {sfreq:g} Hz: its codes would mean something else. Train both on shards of one kind."
         )
     return Teacher(net)

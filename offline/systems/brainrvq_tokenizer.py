@@ -32,8 +32,8 @@ class Config(SystemConfig):
     phase: float = 1.0
 
     def build(self, sfreq: float) -> BrainRVQTokenizer:
-        """Return the system; the rate decides nothing here."""
-        return BrainRVQTokenizer(self)
+        """Return the system for segments at ``sfreq`` Hz."""
+        return BrainRVQTokenizer(self, sfreq)
 
 
 SMALL = Config(model=nets.SMALL)
@@ -42,9 +42,9 @@ SMALL = Config(model=nets.SMALL)
 class BrainRVQTokenizer(System):
     """``waveform * MSE + magnitude * L1(log) + phase * (1 - cos) + commitments``, a mean per row."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, sfreq: float) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.sfreq = config, sfreq
         self.net = nets.Net(config.model)
         self._figures = Figures()
         self._uses: dict[str, CodeUse] = {}

@@ -96,6 +96,8 @@ class LslSource:
         Length of a replay, samples.
     reconnects : int
         How often the stream was lost and came back.
+    described : pylsl.StreamInfo
+        All that the stream says of itself, as it was when it came or came back.
     """
 
     def __init__(self, config: Config) -> None:
@@ -204,6 +206,7 @@ class LslSource:
         """Subscribe to a resolved stream; return what it says of itself."""
         full = _description(found)
         info = to_stream_info(full, self._config.channels, self._config.unit)
+        self.described: Any = full
         replay = told_replay(full)
         self.live = replay is None or replay.speed == 1
         self._left = replay.n_times if replay and replay.n_times else None

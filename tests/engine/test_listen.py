@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_codec import CODEBOOK_SIZE, CODEC, HOP, N_CODEBOOKS, N_GAINS, SFREQ, decoded, write_decoder
 
-from engine import listen
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, load
 from engine.config import ListenConfig, parse_as
 from engine.listen import Listener, Wave, check, run_listen
-from engine.token_stream import LAST_FRAME, TokenInfo
-from streamer.acquire import StreamCounters
+from engine.session import CHANGED, LOST, Observer
+from engine.token_stream import LAST_FRAME, TokenInfo, to_lsl
 from streamer.errors import BundleError, ConfigError, StreamMismatch, StreamNotFound
 from streamer.sources.lsl import Config as Lsl
 from streamer.types import Chunk, StreamInfo
 
 NAMES = ("C3", "Cz", "C4")
 N = 40
+PATIENCE_S = 15.0
 TOKENS = TokenInfo(
     bundle="toy-codec", version="1", publish="codes", ch_names=NAMES, stype="EEG", unit="uV", sfreq=SFREQ,
     hop=HOP, codec=CODEC, n_codebooks=N_CODEBOOKS, codebook_size=CODEBOOK_SIZE, n_gains=N_GAINS,
@@ -168,24 +171,68 @@ def test_a_bundle_that_is_no_decoder_is_refused(toy_folder: Path) -> None:
         check(load(toy_folder), TOKENS, "codes")
 
 
-class Counted:
-    """A feed of which only the counters exist."""
+def test_a_wrong_bundle_is_refused_before_a_stream_is_waited_for(
+    toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a stream that could not be decoded anyway."""
 
-    def __init__(self) -> None:
-        self.counters = StreamCounters()
+    def waits(source: Lsl) -> None:
+        raise AssertionError("it has waited")
+
+    monkeypatch.setattr(Lsl, "open", waits)
+    raw = {"source": {"name": "codes"}, "bundle": str(toy_folder)}
+    with pytest.raises(BundleError, match="a waveform from codes are asked"):
+        run_listen(parse_as(ListenConfig, raw, "test"))
 
 
-def test_a_stream_that_came_back_with_other_codes_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a reconnection the description is read again: another codec under the same name is refused."""
-    now = [TOKENS]
-    monkeypatch.setattr(listen, "describe_stream", lambda source: now[0])
-    same: Any = listen._SameCodes(Lsl(name="codes"), TOKENS)
-    same.feed = Counted()
-    now[0] = TOKENS.model_copy(update={"codec": "e" * 16})
-    same()  # a discontinuity, but no reconnection
-    same.feed.counters = replace(same.feed.counters, reconnects=1)
-    with pytest.raises(StreamMismatch, match=f"came back coded by toy-codec 1 .codec {'e' * 16}"):
-        same()
+@pytest.mark.usefixtures("lsl_session")
+@pytest.mark.parametrize(("codec", "ended"), [(CODEC, LOST), ("e" * 16, CHANGED)])
+def test_a_sender_that_comes_back_is_heard_unless_its_codes_are_others(
+    bundle: Bundle, codec: str, ended: str
+) -> None:
+    """Of the same codec: a reset, and on. Another one under the same name: ended, not decoded."""
+    name, waves = f"codes-{uuid.uuid4().hex[:8]}", queue.Queue[Wave]()
+    raw = {"name": f"{name}-wave", "source": {"name": name, "recover_s": 2}, "bundle": str(bundle.folder)}
+    with ThreadPoolExecutor(1) as pool:
+        outlet = Sender(TOKENS, name)
+        config = parse_as(ListenConfig, raw, "test")
+        listening = pool.submit(run_listen, config, extra=Observer(waves.put))
+        outlet.send_until(lambda: not waves.empty())
+        outlet.close()
+        while not waves.empty():
+            waves.get()
+        outlet = Sender(TOKENS.model_copy(update={"codec": codec}), name)
+        outlet.send_until(lambda: listening.done() or not waves.empty())
+        outlet.close()
+        report = listening.result(PATIENCE_S)
+    assert report["ended"] == ended
+    assert report["reconnects"] == 1
+    assert waves.empty() == (codec != CODEC)
+    assert (codec in report["reason"]) == (codec != CODEC)
+
+
+class Sender:
+    """The other end, which may go and come back."""
+
+    def __init__(self, tokens: TokenInfo, name: str) -> None:
+        import pylsl
+
+        self._outlet: Any = pylsl.StreamOutlet(to_lsl(tokens, name))
+        self._rows = rows(range(round(PATIENCE_S * TOKENS.rate))).astype(int).tolist()
+        self._pause = threading.Event()
+
+    def send_until(self, enough: Callable[[], bool]) -> None:
+        """Send rows at their rate; fails when it takes too long."""
+        for row in self._rows:
+            if enough():
+                return
+            self._outlet.push_sample(row)
+            self._pause.wait(1 / TOKENS.rate)
+        raise AssertionError("nothing was heard")
+
+    def close(self) -> None:
+        """Go."""
+        self._outlet = None
 
 
 @pytest.mark.usefixtures("lsl_session")

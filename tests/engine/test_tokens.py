@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_codec import CODEC, HOP, N_CODEBOOKS, SFREQ, write_decoder, write_tokenizer
+from toy_codec import CODEC, DIM, HOP, N_CODEBOOKS, SFREQ, write_decoder, write_tokenizer
 from typer.testing import CliRunner
 
 from engine.adapt import fit
@@ -23,6 +23,7 @@ from engine.cli import app
 from engine.config import TokensConfig, parse, parse_as
 from engine.live import run_config
 from engine.session import Observer
+from engine.token_files import open_file
 from engine.token_stream import LAST_FRAME, TokenFrame, TokenInfo, from_lsl, next_frame, to_lsl
 from engine.tokens import Tokenizer, run_tokens
 from streamer.errors import BciError, BundleError, ConfigError, StreamMismatch
@@ -261,6 +262,17 @@ def test_too_many_channels_are_refused(bundle: Bundle) -> None:
     """A bundle for any montage has a limit, and says which."""
     with pytest.raises(StreamMismatch, match="takes 1 to 512 channels; there are 513"):
         tokenizer(bundle, stream([f"E{i}" for i in range(513)]))
+
+
+@pytest.mark.parametrize("publish", ["codes", "latent"])
+def test_a_session_without_a_frame_leaves_an_empty_archive(
+    bundle: Bundle, tmp_path: Path, publish: Any
+) -> None:
+    """Stopped before its first frame, a session closes in order, and its file keeps the shapes."""
+    info = tokenizer(bundle, publish=publish).tokens
+    open_file(tmp_path / "none.npz", info).close()
+    width = N_CODEBOOKS if publish == "codes" else DIM
+    assert np.load(tmp_path / "none.npz")[publish].shape == (0, len(NAMES), width)
 
 
 def test_a_file_that_is_there_is_not_written_over(bundle: Bundle, recording: Path, tmp_path: Path) -> None:

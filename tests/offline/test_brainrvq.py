@@ -235,6 +235,14 @@ def test_the_two_domains_do_not_say_the_same(tokenizer: Any) -> None:
     assert made.cosine.shape == made.log_magnitude.shape
 
 
+def test_heads_that_cannot_rotate_are_refused_in_the_settings() -> None:
+    """Pairs are rotated, so each head is of even width: a recipe that says otherwise is told at once."""
+    with pytest.raises(ValidationError, match="dim must be a multiple"):
+        brainrvq.Config(dim=16, heads=3)
+    with pytest.raises(ValidationError, match="dim must be a multiple"):
+        brainrvq.Config(dim=6, heads=2)
+
+
 def test_a_tokenizers_codes_are_per_electrode() -> None:
     """Merged electrodes have no codes of their own: such settings are refused, and said why."""
     with pytest.raises(ValidationError, match="per electrode"):

@@ -200,7 +200,7 @@ def test_straight_lines_bridge_what_is_hidden() -> None:
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run folder must hold a tokenizer of the recipe's hop, levels and codes: the message gives both."""
+    """The folder must hold a tokenizer of the recipe's hop, levels, codes and rate: the message has both."""
     monkeypatch.setattr("offline.runs.load_system", lambda folder: tokenizer)
     wrong = brainrvq.Config(tokenizer=Path("runs/t"), model=MODEL, codebook_size=32).build(200.0)
     with pytest.raises(ConfigError, match=r"16.*32"):
@@ -208,6 +208,10 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tokenizer: Any, monkeypatch: p
     monkeypatch.setattr("offline.runs.load_system", lambda folder: wrong)
     with pytest.raises(ConfigError, match="not the run folder"):
         wrong.loss(segments(), AT)
+    monkeypatch.setattr("offline.runs.load_system", lambda folder: tokenizer)
+    settings = brainrvq.Config(tokenizer=Path("runs/t"), model=MODEL, codebook_size=16)
+    with pytest.raises(ConfigError, match="EEG at 200 Hz, this is EEG at 250 Hz"):
+        settings.build(250.0).loss(segments(), AT)
     with pytest.raises(ConfigError, match="level_weights"):
         brainrvq.Config(tokenizer=Path("runs/t"), levels=2).build(200.0)
 

@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from offline.objectives import codec  # noqa: E402
+from offline.objectives.codec import SpectralLoss  # noqa: E402
+from streamer.errors import ConfigError  # noqa: E402
 
 N_FFTS = (32, 64)
 T = 512
@@ -101,3 +103,9 @@ def test_silence_has_gradients() -> None:
         codec.SpectralLoss(N_FFTS)(output, signal(1)).sum().backward()
         assert output.grad is not None
         assert output.grad.abs().max() < 0.1, level
+
+
+def test_a_window_longer_than_the_signal_is_refused() -> None:
+    """The message says which crop does not hold which window."""
+    with pytest.raises(ConfigError, match=r"100 samples.*128"):
+        SpectralLoss((32, 128))(torch.zeros(1, 100), torch.zeros(1, 100))

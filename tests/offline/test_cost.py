@@ -127,6 +127,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     """A missing file, and one of something else, are errors that name it."""
     with pytest.raises(ConfigError, match="cannot be read"):
         of_recipe(tmp_path / "absent.yaml")
-    (tmp_path / "other.yaml").write_text("a: 1\n")
-    with pytest.raises(ConfigError, match=r"other\.yaml"):
-        of_recipe(tmp_path / "other.yaml")
+    for content in ("a: 1\n", "3\n", "- system\n"):
+        (tmp_path / "other.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=r"other\.yaml"):
+            of_recipe(tmp_path / "other.yaml")

@@ -267,3 +267,23 @@ def test_one_other_code_is_refused() -> None:
 
     with pytest.raises(BundleError, match="1 of 20 integers of codes are not the model's"):
         check_parity(Off().eval(), content, graph, [noise(model, 1, 1, 20.0)])
+
+
+def test_a_code_at_a_tie_may_be_either() -> None:
+    """Where the mean lies on the border of two codes the graph may name the other one, once in a thousand."""
+
+    class Up(Rounding):
+        def forward(self, x: Any, state: Any) -> Any:
+            mean = x.unflatten(-1, (-1, self.hop)).mean(-1).transpose(1, 2)
+            outputs, state = super().forward(x, state)
+            return {"codes": torch.where(mean == 2.5, 3, outputs["codes"])}, state  # round() gives 2
+
+    model = Rounding().eval()
+    graph, content = describe(model, 1), step_graph(model, 1)
+    signal = np.repeat(np.arange(1000, dtype=np.float32) % 7, 4)[None, None]
+    signal[..., 80:84] = 2.5
+    check_parity(Up().eval(), content, graph, [signal])
+    with pytest.raises(BundleError, match=r"2 of 1000 integers of codes .* 2 of them ties"):
+        check_parity(
+            Up().eval(), content, graph, [np.where(np.arange(4000) // 4 == 30, np.float32(2.5), signal)]
+        )

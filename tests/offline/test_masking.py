@@ -14,6 +14,7 @@ from offline.objectives import masking  # noqa: E402
 from offline.objectives.masking import importance, importance_mask, mask  # noqa: E402
 from offline.objectives.spectrum import magnitude_loss, n_bins, phase_loss, spectrum  # noqa: E402
 from offline.systems import Segments  # noqa: E402
+from streamer.errors import ConfigError  # noqa: E402
 
 HOP, SFREQ = 40, 200.0
 
@@ -150,3 +151,18 @@ def test_the_half_spectrum_says_it_all() -> None:
     assert abs(float(power) - 1.0) < 0.05
     assert torch.isfinite(spectrum(torch.zeros(1, HOP)).log_magnitude).all()
     assert float(magnitude_loss(target.log_magnitude, target).abs().max()) == 0.0
+
+
+def test_some_patch_is_hidden_and_some_is_not() -> None:
+    """However few patches there are and however many are opened again; one alone is refused."""
+    config = masking.Config(punch=0.9)
+    hidden = mask(config, segments(n_chans=1, frames=2), HOP, SFREQ, "EEG", 0.5)
+    assert torch.equal(hidden.sum(dim=(1, 2)), torch.ones(3, dtype=torch.int64))
+    with pytest.raises(ConfigError, match="nothing to hide"):
+        mask(config, segments(n_chans=1, frames=1), HOP, SFREQ, "EEG", 0.5)
+
+
+def test_importance_of_patches_without_curvature_is_refused() -> None:
+    """Two samples have no second difference: the scores would be no numbers."""
+    with pytest.raises(ConfigError, match="curvature"):
+        importance(segments().x, 2, SFREQ, "EEG")

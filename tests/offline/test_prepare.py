@@ -317,6 +317,8 @@ def test_all_faults_of_a_configuration_are_listed(tmp_path: Path) -> None:
         parse({"stype": "MEG", "sfreq": -1, "folders": [{"path": "x", "holds": 5}], "output": "y"})
     for words in ("stype", "sfreq", "folders[0].holds: unknown key 'holds'"):
         assert words in str(caught.value)
+    with pytest.raises(ConfigError, match=r"folders\[0\].subject: .* no regular expression"):
+        parse({"stype": "EEG", "sfreq": 100, "folders": [{"path": "x", "subject": "(S"}], "output": "y"})
     with pytest.raises(ConfigError, match="nothing to prepare"):
         parse({"stype": "EEG", "sfreq": 100, "output": "y"})
     with pytest.raises(ConfigError, match="cannot be read"):

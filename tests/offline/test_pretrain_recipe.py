@@ -73,6 +73,13 @@ def test_settings_that_do_not_go_together_are_refused(
         parse(raw | {block: raw[block] | change})
 
 
+@pytest.mark.parametrize("kind", [["toy"], {"toy": 1}, 3, None])
+def test_a_kind_that_is_no_word_is_refused(raw: dict[str, Any], kind: Any) -> None:
+    """Whatever YAML stands where the system's kind should be, the message names it."""
+    with pytest.raises(ConfigError, match="no system of kind"):
+        parse(raw | {"system": {"kind": kind}})
+
+
 def test_a_system_keeps_its_settings_in_json(raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe written as JSON and read again is the same, the system's own settings included."""
     recipe = parse(raw | {"system": ToyConfig(dim=7)})

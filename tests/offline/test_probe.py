@@ -281,6 +281,13 @@ def test_a_subject_without_windows_is_named(recipe: Recipe) -> None:
         find_windows(task)
 
 
+def test_a_class_without_windows_is_named(recipe: Recipe) -> None:
+    """A mistyped class is an error that names it and the markers there are, before anything is fitted."""
+    task = recipe.task.model_copy(update={"classes": (recipe.task.classes[0], "mistyped")})
+    with pytest.raises(RecordingError, match=rf"no window of mistyped; .*{recipe.task.classes[1]}"):
+        find_windows(task)
+
+
 def test_eegnet_that_is_not_installed_is_said(
     corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,19 @@ def test_recordings_trained_on_are_left_out(tiny_codec: Callable[..., Path], cor
         reconstruct(tiny_codec((known,)), Folder(path=corpus), ["B1"])
 
 
+def test_recordings_without_a_segment_are_named_not_scored(
+    tiny_codec: Callable[..., Path], corpus: Path, run_writer: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A recording of less than a segment is left out by name; where there is no other, that is the error."""
+    run_writer(tmp_path / "B1" / "B1R1.npz", seed=80, n_trials=1, channels=CHANNELS, cut_s=6.0)
+    shutil.copytree(corpus / "B2", tmp_path / "B2")
+    document = reconstruct(tiny_codec(()), Folder(path=tmp_path), ["B1-B2"], picture=tmp_path / "codec.png")
+    assert document["too_short"] == ["B1/B1R1"]
+    assert (document["n_recordings"], list(document["per_subject"])) == (1, ["B2"])
+    with pytest.raises(RecordingError, match="of signal: nothing to judge"):
+        reconstruct(tiny_codec(()), Folder(path=tmp_path), ["B1"])
+
+
 def test_the_command_reports_and_draws(tiny_codec: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
     """The command prints one JSON document and writes the picture it is asked for."""
     picture = tmp_path / "codec.png"
@@ -214,6 +228,15 @@ def test_the_command_reports_and_draws(tiny_codec: Callable[..., Path], corpus: 
     assert document["n_recordings"] == 2
     assert len(document["levels"]) == 3
     assert picture.stat().st_size > 20_000
+
+
+def test_options_that_cannot_be_used_are_refused(corpus: Path) -> None:
+    """A pattern that is none, or a step of no microvolts, is one message and exit code 2."""
+    for option, value in (("--subject-pattern", "(S"), ("--uv-per-count", "-1")):
+        arguments = ["runs/none", "--data", str(corpus), "--subjects", "B1", option, value]
+        result = CliRunner().invoke(app, ["reconstruct", *arguments, "--json"])
+        assert result.exit_code == 2
+        assert "options cannot be used" in json.loads(result.stdout)["error"]["message"]
 
 
 def test_a_run_that_is_no_codec_is_refused(
