@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from offline import probe_heads
 from offline.probe_features import FLOOR, Signal
 from offline.probe_recipe import FineTune
 from offline.probe_tasks import Index, Windows
@@ -33,7 +34,7 @@ class Crops:
     """
 
     def __init__(self, signal: Signal, windows: Windows, context_s: float) -> None:
-        self._windows = windows
+        self._windows, self.subjects = windows, windows.subjects
         chunks = [signal.play(session.recording) for session in windows.sessions]
         self._signals = [np.ascontiguousarray(chunk.data.T) for chunk in chunks]  # (C, T) each
         self._ends = np.empty(len(windows), dtype=np.int64)
@@ -89,8 +90,8 @@ def train_and_apply(
     -------
     ndarray, shape (m, n_classes), float64
     """
-    net = Reader(part.eval(), crops.frames(part.hop), int(labels.max()) + 1)
-    net.standardise(_batched(net.pooled, crops, labelled, part.hop))
+    net = Reader(part.eval(), crops.frames(part.hop))
+    net.start(_batched(net.pooled, crops, labelled, part.hop).numpy(), labels, crops.subjects[labelled])
     _fit(net, config, crops, labelled, torch.from_numpy(labels), seed)
     return np.asarray(_batched(net, crops, tested, part.hop).double().softmax(dim=-1).numpy())
 
@@ -102,19 +103,20 @@ class Reader(nn.Module):
     through it, since it is a code.
     """
 
-    def __init__(self, part: Any, n_frames: int, n_classes: int) -> None:
+    def __init__(self, part: Any, n_frames: int) -> None:
         super().__init__()
-        self.part, self.n_frames, self.n_classes = part, n_frames, n_classes
+        self.part, self.n_frames = part, n_frames
 
-    def standardise(self, features: Tensor) -> None:
-        """Make the head, and take mean and scale from labelled windows (n, p) before anything is learned."""
-        mean, sd = features.mean(dim=0), features.std(dim=0, unbiased=False)
-        still = sd <= 1e-6 * (mean.abs() + 1e-6)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", torch.where(still, torch.inf, sd))
-        self.head = nn.Linear(features.shape[1], self.n_classes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+    def start(self, features: NDArray[np.float32], labels: NDArray[np.int64], who: NDArray[np.str_]) -> None:
+        """Make the head that the frozen probe would fit to these features (n, p) of labelled windows."""
+        mean, scale = probe_heads.scaling(features)
+        weight, bias = probe_heads.linear((features - mean) / scale, labels, who)
+        self.head = nn.Linear(*reversed(weight.shape))
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(weight))
+            self.head.bias.copy_(torch.from_numpy(bias))
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("scale", torch.from_numpy(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (n, n_classes) of crops (n, C, T)."""
@@ -139,7 +141,7 @@ def pool(frames: Tensor) -> Tensor:
 
 
 def _fit(net: Reader, config: FineTune, crops: Crops, rows: Index, labels: Tensor, seed: int) -> None:
-    weight = len(labels) / (labels.bincount().clamp(min=1) * net.n_classes)
+    weight = len(labels) / (labels.bincount().clamp(min=1) * net.head.out_features)
     groups = [
         {"params": net.part.parameters(), "lr": config.lr},
         {"params": net.head.parameters(), "lr": config.head_lr},

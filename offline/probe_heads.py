@@ -43,13 +43,40 @@ def logistic(train: Array, labels: Labels, subjects: NDArray[np.str_], test: Arr
     return np.asarray(_fit(x, labels, strength).predict_proba(y), dtype=np.float64)
 
 
+def linear(x: Array, labels: Labels, subjects: NDArray[np.str_]) -> tuple[Array, Array]:
+    """Return what `logistic` fits as a linear layer for features already scaled, see `scaling`.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, p), float32
+
+    Returns
+    -------
+    weight, bias : ndarray, shape (n_classes, p), (n_classes,), float32
+    """
+    rows, axes = x.astype(np.float64), None
+    if len(x) < x.shape[1]:
+        rows, axes = _turned(x, np.eye(x.shape[1], dtype=x.dtype))
+    fit = _fit(rows, labels, _strength(rows, labels, subjects))
+    weight, bias = fit.coef_ if axes is None else fit.coef_ @ axes.T, fit.intercept_
+    if len(bias) == 1:  # of two classes the fit knows the difference only
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def scaling(train: Array) -> tuple[Array, Array]:
+    """Return mean and scale of features, (p,) each: scaled, each window has a squared norm of about one."""
+    mean, sd = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(sd > 1e-6 * (np.abs(mean) + 1e-6), sd, np.inf) * np.sqrt(train.shape[1])
+    return mean, scale.astype(np.float32)
+
+
 def _scaled(train: Array, test: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return both standardised by ``train`` and, where they are wider than long, turned into its row space.
 
     A penalised fit never leaves the span of the windows it is fitted on, so turning loses nothing.
     """
-    mean, sd = train.mean(axis=0), train.std(axis=0)
-    scale = np.where(sd > 1e-6 * (np.abs(mean) + 1e-6), sd, np.inf) * np.sqrt(train.shape[1])
+    mean, scale = scaling(train)
     x, y = ((part - mean) / scale for part in (train, test))
     if len(x) < x.shape[1]:
         x, y = _turned(x, y)
