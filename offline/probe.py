@@ -85,10 +85,10 @@ PROTOCOL = (
     "windows of subjects held out, causal filters and nets stepped from each recording's first sample; "
     "frozen latents pooled over the window (mean and log SD per channel and dimension), logistic regression "
     "with its strength chosen by subject on the labelled windows; fine-tuned nets start from their weights, "
-    "their twins from an initialisation, and are trained with a linear head for one fixed number of steps, "
-    "on crops that end with the window; EEGNet end to end for a fixed number of steps; labels drawn per "
-    "class, smaller draws within larger ones; mean and SD over seeds; p: Wilcoxon signed-rank over tested "
-    "subjects, pretrained against untrained, averaged over seeds"
+    "their twins from an initialisation, under the logistic regression of their latents, and are trained "
+    "with it for one fixed number of steps, on crops that end with the window; EEGNet end to end for a fixed "
+    "number of steps; labels drawn per class, smaller draws within larger ones; mean and SD over seeds; p: "
+    "Wilcoxon signed-rank over tested subjects, pretrained against untrained, averaged over seeds"
 )
 
 

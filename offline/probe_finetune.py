@@ -1,5 +1,9 @@
 """A pretrained net that goes on learning: backbone and linear head, end to end on the labelled windows.
 
+The head starts as the frozen probe's logistic regression on the same labels (Kumar et al. 2022,
+arXiv:2202.10054): from zero, a budget this small ends far below it.  So what is compared with the frozen
+probe is what the training of the net adds.
+
 What differs from the frozen probe: a net sees each window behind ``context_s`` of signal from an empty past,
 not behind the whole recording, so that every step of the training can afford to compute it again.  Windows
 that are tested are seen in the same way.  The budget is fixed; nothing is stopped by looking at anybody.
@@ -97,7 +101,7 @@ def train_and_apply(
 
 
 class Reader(nn.Module):
-    """A part, its latents pooled over the last frames, standardised, and a linear head that starts at zero.
+    """A part, its latents pooled over the last frames, standardised by labelled windows, and a linear head.
 
     Where a part also gives its gain, as codecs do, that is pooled beside the latents; no gradient passes
     through it, since it is a code.

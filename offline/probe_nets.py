@@ -73,7 +73,8 @@ def contestants(recipe: Recipe, windows: Windows, features: Cache) -> list[Conte
     for model in recipe.models:
         if isinstance(model, PretrainedNet):
             found += _pretrained(model, recipe.task, windows, features)
-            found += _finetuned(model, recipe.task, windows) if model.finetune else []
+            if model.finetune:
+                found += _finetuned(model, model.finetune, recipe.task, windows)
         elif isinstance(model, EEGNet):
             found.append(_eegnet(model, recipe.task, windows, windowed))
         else:
@@ -177,35 +178,33 @@ def _identities(model: PretrainedNet, run: PretrainRun) -> tuple[Callable[[int],
     )
 
 
-def _finetuned(model: PretrainedNet, task: Task, windows: Windows) -> list[Contestant]:
+def _finetuned(model: PretrainedNet, config: FineTune, task: Task, windows: Windows) -> list[Contestant]:
     """Return the net that goes on learning and, with the same budget, its untrained twins."""
-    config, run = model.finetune, load_run(model.run)
-    assert config is not None
+    run = load_run(model.run)
     trained, untrained = _identities(model, run)
     signal = Signal(task.ch_names, run.sfreq, run.dsp)
     crops = cache(lambda: probe_finetune.Crops(signal, windows, config.context_s))
+    budget = config.model_dump_json(exclude={"fractions"})
 
     def contestant(
-        name: str, make: Callable[[int], Any], identity: Callable[[int], str], budget: FineTune
+        name: str, make: Callable[[int], Any], identity: Callable[[int], str], twin_of: str | None = None
     ) -> Contestant:
         def answer(labelled: Index, tested: Index, seed: int) -> Probabilities:
             part = placed(make(seed).parts(), model.part, task)
             labels = windows.labels[labelled]
-            return probe_finetune.train_and_apply(budget, part, crops(), labelled, labels, tested, seed=seed)
+            return probe_finetune.train_and_apply(config, part, crops(), labelled, labels, tested, seed=seed)
 
-        what = budget.model_dump_json(exclude={"fractions", "untrained_lr"})
-        twin_of = None if name == own else own
-        return Contestant(
-            name, lambda seed: digest(f"{identity(seed)} {what} {seed}"), answer, twin_of, config.fractions
-        )
+        def what(seed: int) -> str:
+            return digest(f"{identity(seed)} {budget} {seed}")
+
+        return Contestant(name, what, answer, twin_of, config.fractions)
 
     own = f"{model.name} fine-tuned"
-    found = [contestant(own, lambda _seed: load_system(model.run), trained, config)]
+    found = [contestant(own, lambda _seed: load_system(model.run), trained)]
     if model.untrained:
-        budget = config.model_copy(update={"lr": config.untrained_lr or config.lr})
         found.append(
             contestant(
-                f"{own}, untrained", lambda seed: initialised(run, seed % model.untrained), untrained, budget
+                f"{own}, untrained", lambda seed: initialised(run, seed % model.untrained), untrained, own
             )
         )
     return found

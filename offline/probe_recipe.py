@@ -70,7 +70,7 @@ class Task(Config):
 
 
 class FineTune(Config):
-    """Training of a net and a linear head, end to end on the labelled windows.
+    """Training of a net and a linear head, end to end on the labelled windows; see `offline.probe_finetune`.
 
     Attributes
     ----------
@@ -78,8 +78,6 @@ class FineTune(Config):
         Optimiser steps, whatever the number of labels: nothing is stopped by looking at a test subject.
     lr, head_lr : float
         Of the net and of the head.
-    untrained_lr : float or None
-        Of an untrained net, where another suits it better than ``lr``.
     context_s : float
         Signal before each window that the net sees as well.
     fractions : tuple of float or None
@@ -89,7 +87,6 @@ class FineTune(Config):
     steps: PositiveInt = 100
     batch_size: PositiveInt = 16
     lr: PositiveFloat = 1e-3
-    untrained_lr: PositiveFloat | None = None
     head_lr: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     context_s: Annotated[float, Field(ge=0)] = 1.0

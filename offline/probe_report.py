@@ -81,7 +81,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     axes.set(
         xlabel="labelled windows",
         ylabel="balanced accuracy, new subjects",
-        title=" / ".join(task["classes"]).replace("_", " "),
+        title=f"{task['folder']}: {len(task['classes'])} classes, windows of {task['window_s']:g} s",
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)

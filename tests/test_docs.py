@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 import typer
-import yaml
 
 from engine.cli import app as live
 from engine.config import COMMANDS, RunConfig, read_as
@@ -17,6 +17,12 @@ from streamer.components import modules
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends")
+LOADERS = {
+    "train": "offline.recipe",
+    "pretrain": "offline.pretrain_recipe",
+    "probe": "offline.probe_recipe",
+    "data prepare": "offline.data.prepare",
+}
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
@@ -60,13 +66,14 @@ def test_every_config_says_what_it_is_and_how_to_run_it(path: Path) -> None:
     """Two comment lines open each file, the second is a command of ours on this very file; it loads."""
     first, second, *_ = path.read_text().splitlines()
     assert re.match(r"# .{20,}\.$", first)
-    command = re.match(r"# (bcistream|bcitrain) (?:data )?[a-z]+ (\S+)", second)
+    command = re.match(r"# (bcistream|bcitrain) ((?:data )?[a-z]+) (\S+)", second)
     assert command
-    assert ROOT / command[2] == path
+    assert ROOT / command[3] == path
     if command[1] == "bcistream":
-        read_as(COMMANDS[second.split()[2]], path)
+        read_as(COMMANDS[command[2]], path)
     else:
-        assert yaml.safe_load(path.read_text())
+        pytest.importorskip("torch")
+        importlib.import_module(LOADERS[command[2]]).load(path)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -24,7 +24,6 @@ from offline.probe_tasks import draw_labels, find_windows, splits  # noqa: E402
 from streamer.errors import ConfigError, MissingDependency, RecordingError  # noqa: E402
 
 CHANNELS = ["FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4"]
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("probe_*.yaml"))
 
 
 def recipe_of(corpus: Path, output: Path, models: list[dict[str, Any]], **task: Any) -> Recipe:
@@ -266,12 +265,6 @@ def test_every_fault_of_a_probe_is_told_at_once(tmp_path: Path) -> None:
         load(path)
     for part in ("task.folder", "task.classes", "task.window_s", "task.sfreq", "models[0]", "models[1]"):
         assert part in str(error.value)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
-def test_shipped_probes_load(path: Path) -> None:
-    """Each probe in configs is one."""
-    assert load(path).fractions == (0.01, 0.1, 1.0)
 
 
 def test_a_subject_without_windows_is_named(recipe: Recipe) -> None:
