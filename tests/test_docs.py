@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from engine.cli import app as live
-from engine.config import COMMANDS, RunConfig, read_as
+from engine.config import COMMANDS, read_as
 from offline.cli import app as training
 from streamer.components import modules
 
@@ -36,9 +36,22 @@ def test_every_kind_is_in_the_readme(slot: str, kind: str) -> None:
     assert any(all(f"`{key}`" in row for key in keys) for row in rows)
 
 
-def test_every_config_key_is_in_the_readme() -> None:
-    """Each key of a run's YAML is named."""
-    assert not {key for key in RunConfig.model_fields if f"`{key}`" not in README}
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_config_key_is_in_the_readme(command: str) -> None:
+    """Each key of the YAML of a live session is named."""
+    assert not {key for key in COMMANDS[command].model_fields if f"`{key}`" not in README}
+
+
+def test_every_setting_of_a_pretraining_is_in_the_readme() -> None:
+    """Each system and model has its settings named."""
+    pytest.importorskip("torch")
+    from offline import models, systems
+    from offline.blocks import quantize
+
+    configs = [module.Config for module in (*systems.kinds().values(), *models.kinds().values(), quantize)]
+    pretrained = [config for config in configs if config is not models.kinds()["motor_imagery"].Config]
+    keys = {key for config in pretrained for key in config.model_fields}
+    assert not {key for key in keys if f"`{key}`" not in README}
 
 
 @pytest.mark.parametrize(("name", "app"), [("bcistream", live), ("bcitrain", training)])
