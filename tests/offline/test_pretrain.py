@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -361,6 +361,14 @@ def recipe_file(recipe: Recipe, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Answer Ctrl-C as a terminal's process does: one started in the background by a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_command_prints_the_scores_and_what_comes_next(recipe_file: Path) -> None:
     """`bcitrain pretrain` ends with the figures on standard output and the next command."""
     done = CliRunner().invoke(app, ["pretrain", str(recipe_file), "--json"])
@@ -377,6 +385,7 @@ def test_the_command_prints_the_scores_and_what_comes_next(recipe_file: Path) ->
         (6, "SIGTERM", "step 4 is kept"),
     ],
 )
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_says_how_to_go_on(
     recipe_file: Path, at_step: Any, step: int, name: str, said: str
 ) -> None:
