@@ -125,7 +125,8 @@ def _montage(
                 f"The {part} takes each channel by itself and works for any montage: leave out --ch-names."
             )
         return ()
-    return tuple(ch_names) if ch_names else run.montages[0]
+    own: Sequence[str] = getattr(module, "ch_names", run.montages[0])  # those of the recipe
+    return tuple(ch_names or own)
 
 
 def _located(module: nn.Module, ch_names: tuple[str, ...], stype: str) -> nn.Module:

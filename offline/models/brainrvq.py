@@ -254,7 +254,7 @@ class Placed(nn.Module):
 
     def __init__(self, ch_names: tuple[str, ...], stype: str) -> None:
         super().__init__()
-        self.n_chans = len(ch_names)
+        self.ch_names, self.n_chans = ch_names, len(ch_names)
         self.register_buffer("positions", torch.zeros(self.n_chans, 3), persistent=False)
         self.set_positions(coordinates(ch_names, stype))
 

@@ -169,6 +169,8 @@ def test_a_part_with_a_montage_is_put_where_it_is_asked(shards: Path, tmp_path: 
     assert bundle.manifest.graph.outputs[0].shape == (1, 1, 2, 6)
     assert bundle.tokens.n_gains is None
     assert bundle.manifest.version == "2"
+    own = export_part(run, "tokenizer", tmp_path / "own")
+    assert own.manifest.input.ch_names == config.model.encoder.ch_names
     with OnnxRuntime().open(bundle):
         pass
 
