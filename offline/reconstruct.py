@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ def reconstruct(
         raise RecordingError(
             f"All {len(every)} recordings had a part in the weights of {run_folder}: give subjects held out."
         )
+    codec = replace(codec, signal=replace(codec.signal, ch_names=shared(codec.signal.ch_names, sessions)))
     tally = Tally(CodeUse(codec.tokenizer.codebook_size))
     for done, session in enumerate(sessions):
         progress(_name(session), done, len(sessions))
@@ -134,6 +135,21 @@ def reconstruct(
 
         draw(codec, [one for one in sessions if _name(one) not in tally.short], document, picture)
     return document
+
+
+def shared(trained_on: Sequence[str], sessions: Sequence[Session]) -> tuple[str, ...]:
+    """Return the channels to score: those trained on where every recording has them, else all they share.
+
+    Raises
+    ------
+    RecordingError
+        They share none.
+    """
+    first, *others = (session.recording.info.ch_names for session in sessions)
+    common = [name for name in first if all(name in names for names in others)]
+    if not common:
+        raise RecordingError(f"These {len(sessions)} recordings share no channel: score them one by one.")
+    return tuple(trained_on if set(trained_on) <= set(common) else common)
 
 
 def _name(session: Session) -> str:

@@ -20,7 +20,7 @@ from offline.cli import app  # noqa: E402
 from offline.data.sources import Folder  # noqa: E402
 from offline.probe_features import Signal  # noqa: E402
 from offline.probe_tasks import read_sessions  # noqa: E402
-from offline.reconstruct import Codec, Tally, decode, encode, measure, reconstruct, report  # noqa: E402
+from offline.reconstruct import Codec, Tally, decode, encode, measure, reconstruct, report, shared  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
 CHANNELS = ("C3", "Cz", "C4")
@@ -90,6 +90,13 @@ def test_a_perfect_codec_scores_so(perfect: Codec, corpus: Path) -> None:
     rs = [level["pearson_r"] for level in figures["levels"]]
     assert rs == sorted(rs)
     assert rs[0] < 0.9
+
+
+def test_any_electrodes_can_be_scored(corpus: Path) -> None:
+    """Scored are the channels trained on where every recording has them, else those that all share."""
+    sessions = read_sessions(Folder(path=corpus), ["B1-B2"], "EEG")
+    assert shared(("C4", "C3"), sessions) == ("C4", "C3")
+    assert shared(("TP9", "C3"), sessions) == CHANNELS
 
 
 def test_bits_are_counted(perfect: Codec, corpus: Path) -> None:
