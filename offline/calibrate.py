@@ -18,10 +18,15 @@ def fit_temperature(logits: Tensor, classes: Tensor) -> float:
     logits : Tensor, shape (n, n_classes), float32
     classes : Tensor, shape (n,), int64
     """
-    counts = classes.bincount(minlength=logits.shape[1]).clamp(min=1).float()
 
     def cost(log_temperature: float) -> float:
-        return float(F.cross_entropy(logits / np.exp(log_temperature), classes, weight=1 / counts))
+        return balanced_cross_entropy(logits / np.exp(log_temperature), classes)
 
     found = minimize_scalar(cost, bounds=tuple(np.log(BOUNDS)), method="bounded")
     return round(float(np.exp(found.x)), 4)
+
+
+def balanced_cross_entropy(logits: Tensor, classes: Tensor) -> float:
+    """Return the cross-entropy, nats, every class counting alike; shapes as in `fit_temperature`."""
+    counts = classes.bincount(minlength=logits.shape[1]).clamp(min=1).float()
+    return float(F.cross_entropy(logits, classes, weight=1 / counts))

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from offline.commands import cost, data, draw, evaluate, export, pretrain, probe, reconstruct, train
+from offline.commands import (
+    cost,
+    crossval,
+    data,
+    draw,
+    evaluate,
+    export,
+    finetune,
+    pretrain,
+    probe,
+    reconstruct,
+    train,
+)
 
 app = typer.Typer(
     help="Trains, exports and evaluates the models that bcistream runs.",
@@ -21,7 +33,9 @@ def main() -> None:
 
 app.command()(train.train)
 app.command()(pretrain.pretrain)
+app.command()(finetune.finetune)
 app.command()(probe.probe)
+app.command()(crossval.crossval)
 app.command()(reconstruct.reconstruct)
 app.command()(export.export)
 app.command()(evaluate.evaluate)

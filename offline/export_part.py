@@ -151,9 +151,9 @@ def _probes(run: PretrainRun, module: nn.Module) -> list[Array]:
 def _recorded(run: PretrainRun, module: nn.Module, n_chans: int) -> Iterator[Array]:
     """Yield a segment of the held-out subjects, if their shards are still where they were."""
     try:
-        shards = ShardSet(
-            run.recipe.data.shards, batch_size=PROBE_ROWS, subjects=run.subjects["validate"] or None
-        )
+        folders, held_out = run.recipe.data.shards, set(run.subjects["validate"])
+        there = [name for name in ShardSet(folders, batch_size=1).subjects if name in held_out]
+        shards = ShardSet(folders, batch_size=PROBE_ROWS, subjects=there or None)
         batches = list(shards.validation_batches(1))
     except (ConfigError, RecordingError):
         return
@@ -243,6 +243,7 @@ def _provenance(run: PretrainRun) -> dict[str, Any]:
     return {
         "trained_on": {
             "shards": [Path(folder).name for folder in run.recipe.data.shards],
+            "tables": [table.path.name for table in run.recipe.data.tables],
             "subjects": run.subjects,
         },
         "fingerprints": run.fingerprints,

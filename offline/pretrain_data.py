@@ -1,4 +1,4 @@
-"""What a pretraining draws its batches from: shards, told apart into trained on and held out.
+"""What a pretraining draws its batches from: shards and people, told apart into trained on and held out.
 
 A micro-batch is a function of (seed, step, process, micro-batch), so nothing about the order of the data has
 to be remembered for a resumed training, and any number of processes sees the same global batches.
@@ -8,82 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from offline.data.shards import ShardSet
-from offline.data.sources import select
 from offline.pretrain_recipe import PretrainRecipe
+from offline.pretrain_sides import NoShards, Side, open_sides
 from offline.systems import Segments
 from streamer.errors import ConfigError
-
-
-def open_shards(recipe: PretrainRecipe, held_out_batch: int) -> tuple[ShardSet, ShardSet]:
-    """Return the segments to train on and those held out.
-
-    Parameters
-    ----------
-    held_out_batch : int
-        Segments of a batch of the second.
-
-    Raises
-    ------
-    ConfigError
-        A subject is both held out and excluded, a recording is both trained and validated on, or segments
-        are shorter than the system's frame.
-    RecordingError
-        A folder without shards, or a subject that is not there.
-    """
-    data = recipe.data
-    everything = ShardSet(data.shards, batch_size=1)
-    held_out = select(everything.subjects, data.validate_, "The corpus")
-    excluded = select(everything.subjects, data.exclude, "The corpus")
-    both = sorted(set(held_out) & set(excluded))
-    if both:
-        raise ConfigError(f"{', '.join(both)} are in data.validate and in data.exclude: choose one.")
-
-    crop = _crop(recipe, everything.sfreq)
-    train = ShardSet(
-        data.shards,
-        batch_size=recipe.optim.batch_size,
-        exclude=(*held_out, *excluded),
-        crop=crop,
-        channels=data.channels,
-        seed=recipe.seed,
-    )
-    validate = ShardSet(
-        data.shards, batch_size=held_out_batch, subjects=held_out, crop=crop, channels=data.channels
-    )
-    _refuse_shared(train, validate)
-    return train, validate
-
-
-def _crop(recipe: PretrainRecipe, sfreq: float) -> int:
-    """Return the samples of a segment: a whole number of the system's frames.
-
-    The system that is asked is one of its own: what is made of its parts need not leave it as it was.
-    """
-    parts = recipe.system.build(sfreq).parts()
-    hop = math.lcm(*(getattr(part, "hop", 1) for part in parts.values()))
-    wanted = round(recipe.data.crop_s * sfreq)
-    if wanted < hop:
-        raise ConfigError(
-            f"data.crop_s {recipe.data.crop_s:g} is {wanted} samples at {sfreq:g} Hz; a frame of the system "
-            f"is {hop}: make it {hop / sfreq:g} or more."
-        )
-    return wanted // hop * hop
-
-
-def _refuse_shared(train: ShardSet, validate: ShardSet) -> None:
-    """Raise `ConfigError` where a recording is on both sides, under whatever subject's name."""
-    shared = sorted(set(train.fingerprints) & set(validate.fingerprints))
-    if shared:
-        raise ConfigError(
-            f"{len(shared)} recordings would be trained and validated on at once, under several subjects' "
-            f"names ({', '.join(shared[:3])}): hold out all of these subjects, or exclude some."
-        )
 
 
 class PretrainData(L.LightningDataModule):  # type: ignore[misc]
@@ -111,42 +46,57 @@ class PretrainData(L.LightningDataModule):  # type: ignore[misc]
         super().__init__()
         self.recipe, self.rank, self.world = recipe, rank, world
         pieces = world * recipe.optim.accumulate
-        if recipe.optim.batch_size % pieces:
-            raise ConfigError(
-                f"optim.batch_size {recipe.optim.batch_size} cannot be cut into equal parts for {world} "
-                f"processes times {recipe.optim.accumulate} micro-batches: make it a multiple of {pieces}."
-            )
+        sizes = {"optim.batch_size": recipe.optim.batch_size}
+        if recipe.data.tables:
+            sizes["data.table_batch"] = recipe.data.table_batch
+        for name, size in sizes.items():
+            if size % pieces:
+                raise ConfigError(
+                    f"{name} {size} cannot be cut into equal parts for {world} processes times "
+                    f"{recipe.optim.accumulate} micro-batches: make it a multiple of {pieces}."
+                )
         self._held_out_batch = recipe.optim.batch_size // pieces
-        self.train, self.validate_on = open_shards(recipe, self._held_out_batch)
+        self.sides = open_sides(recipe, self._held_out_batch)
+        self.train, self.validate_on = (side.shards for side in self.sides)
         self._workers, self._pin = num_workers, pin
 
     @property
     def fingerprints(self) -> dict[str, tuple[str, ...]]:
-        """Return those of the recordings on each side."""
-        return {"train": self.train.fingerprints, "validate": self.validate_on.fingerprints}
+        """Return those of the recordings and tables' rows on each side."""
+        train, validate = self.sides
+        return {"train": train.fingerprints, "validate": validate.fingerprints}
 
     @property
     def subjects(self) -> dict[str, tuple[str, ...]]:
         """Return the names on each side."""
-        return {"train": self.train.subjects, "validate": self.validate_on.subjects}
+        train, validate = self.sides
+        return {"train": train.subjects, "validate": validate.subjects}
 
     def train_dataloader(self) -> DataLoader[Segments]:
         """Return the loader of micro-batches, from the epoch that the trainer stands at."""
         recipe = self.recipe
         per_epoch = recipe.steps_per_epoch * recipe.optim.accumulate
-        micros = Micros(self.train, recipe.optim.accumulate, self.rank, self.world, recipe.optim.steps)
+        micros = Micros(self.sides[0], recipe.optim.accumulate, self.rank, self.world, recipe.optim.steps)
         order = Epochs(per_epoch, self.trainer.global_step // recipe.steps_per_epoch)
         return self._loader(micros, self._workers, sampler=order)
 
     def val_dataloader(self) -> DataLoader[Segments]:
         """Return the loader of held-out batches: all of them in every process, so figures are exact."""
         limit = math.ceil(self.recipe.data.validate_segments / self._held_out_batch)
-        return self._loader(HeldOut(self.validate_on, limit), min(1, self._workers))
+        return self._loader(HeldOut(self.sides[1], limit), min(1, self._workers))
 
     def transfer_batch_to_device(self, batch: Segments, device: torch.device, _loader: int) -> Segments:
         """Return the batch on the device, its keys on the CPU, where rows' generators are seeded."""
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
         x, positions = (tensor.to(device, non_blocking=True) for tensor in (batch.x, batch.positions))
-        return Segments(x, positions, batch.keys)
+        groups = tuple(
+            one._replace(signal=moved(one.signal), edges=moved(one.edges), subjects=one.subjects.to(device))
+            for one in batch.groups
+        )
+        return Segments(x, positions, batch.keys, moved(batch.subjects), groups)
 
     def _loader(
         self, data: Dataset[Segments], num_workers: int, sampler: Sampler[int] | None = None
@@ -165,8 +115,8 @@ class PretrainData(L.LightningDataModule):  # type: ignore[misc]
 class Micros(Dataset[Segments]):
     """Micro-batches of one process, in the order they are trained on."""
 
-    def __init__(self, shards: ShardSet, accumulate: int, rank: int, world: int, steps: int) -> None:
-        self.shards, self.accumulate, self.rank, self.world = shards, accumulate, rank, world
+    def __init__(self, side: Side, accumulate: int, rank: int, world: int, steps: int) -> None:
+        self.side, self.accumulate, self.rank, self.world = side, accumulate, rank, world
         self.steps = steps
 
     def __len__(self) -> int:
@@ -175,7 +125,11 @@ class Micros(Dataset[Segments]):
     def __getitem__(self, index: int) -> Segments:
         """Return a slice of a step's global batch: first cut by process, then by micro-batch."""
         step, micro = divmod(index, self.accumulate)
-        return self.shards.batch(step, self.rank * self.accumulate + micro, self.world * self.accumulate)
+        piece, pieces = self.rank * self.accumulate + micro, self.world * self.accumulate
+        segments = self.side.shards.batch(step, piece, pieces)
+        if self.side.people is None:
+            return segments
+        return segments._replace(groups=self.side.people.batch(step, piece, pieces, beside=segments))
 
 
 class Epochs(Sampler[int]):
@@ -196,10 +150,17 @@ class Epochs(Sampler[int]):
 
 
 class HeldOut(IterableDataset[Segments]):
-    """Batches to validate on, ``limit`` of them at most and the same every time."""
+    """Batches to validate on, the same every time: at most ``limit`` of segments, and all the people."""
 
-    def __init__(self, shards: ShardSet, limit: int) -> None:
-        self.shards, self.limit = shards, limit
+    def __init__(self, side: Side, limit: int) -> None:
+        self.side, self.limit = side, limit
 
     def __iter__(self) -> Iterator[Segments]:
-        return iter(self.shards.validation_batches(self.limit))
+        segments, people = self.side.shards.validation_batches(self.limit), self.side.people
+        if people is None:
+            yield from segments
+            return
+        none = NoShards(self.side.shards.sfreq, self.side.shards.n_times).batch(0)
+        for batch, groups in zip_longest(segments, people.validation_batches()):
+            shown = none if batch is None else batch
+            yield shown._replace(groups=(*(groups or ()), *people.companions(shown)))

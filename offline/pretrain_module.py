@@ -174,9 +174,9 @@ class Pretraining(L.LightningModule):  # type: ignore[misc]
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the counts; refuse to go on with another training."""
         kept = checkpoint["pretraining"]
-        changed = _changed(kept["course"], self.recipe.course())
+        changed = changed_settings(kept["course"], self.recipe.course())
         if kept["fingerprints"] != self.data.fingerprints:
-            changed.append("the recordings in data.shards")
+            changed.append("the recordings in data.shards or the rows of data.tables")
         if changed:
             raise ConfigError(
                 f"{self.recipe.output} cannot be resumed with this recipe: {', '.join(changed)} changed. "
@@ -213,12 +213,12 @@ def learning_rate(optim: Optim, step: int) -> float:
     return optim.lr_end + (optim.lr - optim.lr_end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def _changed(before: Any, now: Any, path: str = "") -> list[str]:
+def changed_settings(before: Any, now: Any, path: str = "") -> list[str]:
     """Return where two recipes differ, as paths."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [path]
     return [
         fault
         for key in sorted({*before, *now})
-        for fault in _changed(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+        for fault in changed_settings(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
     ]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,6 +21,7 @@ from pydantic import (
 
 from engine.faults import did_you_mean, faults
 from offline import yaml_file
+from offline.data.tables import Table
 from offline.systems import SystemConfig, kinds
 from streamer.components import Config
 from streamer.errors import ConfigError
@@ -44,6 +44,9 @@ def _system(raw: Any) -> SystemConfig:
     return config
 
 
+AnySystem = Annotated[SerializeAsAny[SystemConfig], BeforeValidator(_system)]
+
+
 class Card(Config):
     """What the bundles made of the run say about themselves."""
 
@@ -53,12 +56,23 @@ class Card(Config):
 
 
 class Data(Config):
-    """Which segments, of whom.
+    """Which segments and which people.
 
     Attributes
     ----------
     shards : tuple of str
-        Folders that ``bcitrain data prepare`` wrote, or addresses of such.
+        Folders that ``bcitrain data prepare`` wrote, or addresses of such.  May be empty beside ``tables``.
+    tables : tuple of tables
+        People in several modalities (`offline.data.tables`), for a system that learns from them.  A subject
+        of a table and one of the shards with the same name are one person.
+    table_batch : int
+        People per update, over all processes and micro-batches; ``optim.batch_size`` counts segments.
+    table_crop : int or None
+        Volumes of a time series that a step sees, drawn at random; as many as the shortest has by default.
+    shuffle_pairs : bool
+        Control: while training everybody who has both gets the fMRI of somebody else.
+    sfreq : float or None
+        Hz, of the EEG that the system is made for, where there are no shards to tell it.
     validate : tuple of str
         Subjects held out and validated on: names, or ranges of them (``S061-S064``).
     exclude : tuple of str
@@ -73,13 +87,28 @@ class Data(Config):
         Processes that read ahead, per training process; None is 0 on the CPU and 4 beside a GPU.
     """
 
-    shards: Annotated[tuple[str, ...], Field(min_length=1)]
+    shards: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    table_batch: PositiveInt = 16
+    table_crop: PositiveInt | None = None
+    shuffle_pairs: bool = False
+    sfreq: PositiveFloat | None = None
     validate_: Annotated[tuple[str, ...], Field(alias="validate", min_length=1)]
     exclude: tuple[str, ...] = ()
     crop_s: PositiveFloat
     channels: PositiveInt | None = None
     validate_segments: PositiveInt = 1024
     num_workers: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _has_something(self) -> Self:
+        if not self.shards and not self.tables:
+            raise ValueError("there is nothing to learn from: name shards, tables or both")
+        if bool(self.shards) == (self.sfreq is not None):
+            raise ValueError("sfreq is given where there are no shards, and only there: shards tell theirs")
+        if self.shuffle_pairs and not self.tables:
+            raise ValueError("shuffle_pairs needs tables, whose pairs it shuffles")
+        return self
 
 
 class Optim(Config):
@@ -140,7 +169,7 @@ class PretrainRecipe(Config):
     """
 
     card: Card
-    system: Annotated[SerializeAsAny[SystemConfig], BeforeValidator(_system)]
+    system: AnySystem
     data: Data
     optim: Optim
     steps_per_epoch: PositiveInt
@@ -162,7 +191,10 @@ class PretrainRecipe(Config):
 
     def course(self) -> dict[str, Any]:
         """Return what decides the loss curve, as JSON values: not names, folders or reading ahead."""
-        hidden: Any = {"card": True, "output": True, "data": {"shards", "num_workers"}}
+        data: Any = {"shards": True, "num_workers": True, "tables": {"__all__": {"path", "labels"}}}
+        if not self.data.tables:
+            data |= dict.fromkeys(("tables", "table_batch", "table_crop", "shuffle_pairs", "sfreq"), True)
+        hidden: Any = {"card": True, "output": True, "data": data}
         return self.model_dump(mode="json", by_alias=True, exclude=hidden)
 
 
@@ -181,22 +213,8 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> PretrainRecipe:
     """
     raw = yaml_file.read(path, "Recipe")
     for change in changes:
-        _change(raw, change)
+        yaml_file.change(raw, change)
     return parse(raw, str(path))
-
-
-def _change(raw: Any, change: str) -> None:
-    """Put one setting, ``a.b=value``, into the content of a recipe."""
-    name, equals, value = change.partition("=")
-    *blocks, last = name.split(".")
-    try:
-        for block in blocks:
-            raw = raw.setdefault(block, {})
-        raw[last] = yaml.safe_load(value)
-    except (AttributeError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--set {change}: expected BLOCK.SETTING=VALUE, as in optim.steps=100.") from error
-    if not equals:
-        raise ConfigError(f"--set {change}: no value; expected BLOCK.SETTING=VALUE, as in optim.steps=100.")
 
 
 def parse(raw: Any, where: str = "recipe") -> PretrainRecipe:

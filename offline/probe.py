@@ -1,9 +1,9 @@
 """What a pretrained net is worth: few labels, new people; frozen under a linear read-out, and fine-tuned.
 
-Every net is stepped over whole recordings as live, its latents pooled over the labelled windows, and read
-by one logistic regression; beside it the same net untrained, where asked for both of them trained on the
-same windows, EEGNet trained on them too, and features that need no learning.  Results are kept as they
-come, so an interrupted probe goes on.
+Every net is stepped over whole recordings as live (or, with ``pool: window``, looks at each window once), its
+latents pooled over the labelled windows, and read by one logistic regression; beside it the same net
+untrained, where asked for both of them trained on the same windows, EEGNet trained on them too, and features
+that need no learning.  Results are kept as they come, so an interrupted probe goes on.
 
 ::
 
@@ -12,7 +12,8 @@ come, so an interrupted probe goes on.
       features/       pooled latents
       probe.json      everything, as returned by `probe`
       probe.md        the table
-      probe.png       balanced accuracy over the number of labels
+      probe.png       balanced accuracy over the number of labels, of the models that are in no series
+      probe_series.png   balanced accuracy over what changes within a series, where there is one
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from typing import Any
 
 import numpy as np
 
+from offline.probe_cache import Cache
 from offline.probe_heads import scores
-from offline.probe_nets import Cache, Contestant, check_unseen, contestants
+from offline.probe_nets import Contestant, check_unseen, contestants
+from offline.probe_picture import draw, draw_series
 from offline.probe_recipe import Recipe, Task, digest
-from offline.probe_report import draw, markdown, summary
+from offline.probe_report import markdown, summary
 from offline.probe_tasks import Index, Split, Windows, draw_labels, find_windows, splits
 from offline.provenance import machine, versions
+from offline.results import Results
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,7 +58,7 @@ def probe(recipe: Recipe, *, progress: Progress = lambda what, done, total: None
     parts = splits(recipe.task, windows)
     check_unseen(recipe, windows, parts)
     recipe.output.mkdir(parents=True, exist_ok=True)
-    store = _Store(recipe.output / "results.jsonl")
+    store = Results(recipe.output / "results.jsonl")
     entries = contestants(recipe, windows, Cache(recipe.output / "features", windows, recipe.task))
     results = []
     rounds = [
@@ -71,6 +75,7 @@ def probe(recipe: Recipe, *, progress: Progress = lambda what, done, total: None
     document = {
         "task": _about(recipe.task, windows, parts),
         "protocol": PROTOCOL,
+        "at_label": recipe.at_label,
         "summary": summary(results),
         "results": results,
         "machine": machine(),
@@ -82,36 +87,16 @@ def probe(recipe: Recipe, *, progress: Progress = lambda what, done, total: None
 
 
 PROTOCOL = (
-    "windows of subjects held out, causal filters and nets stepped from each recording's first sample; "
-    "frozen latents pooled over the window (mean and log SD per channel and dimension), logistic regression "
-    "with its strength chosen by subject on the labelled windows; fine-tuned nets start from their weights, "
-    "their twins from an initialisation, under the logistic regression of their latents, and are trained "
-    "with it for one fixed number of steps, on crops that end with the window; EEGNet end to end for a fixed "
-    "number of steps; labels drawn per class, smaller draws within larger ones; mean and SD over seeds; p: "
-    "Wilcoxon signed-rank over tested subjects, pretrained against untrained, averaged over seeds"
+    "windows of subjects held out, causal filters and nets stepped from each recording's first sample, anew "
+    "after every hole, but nets with pool: window look at each window once and alone; frozen latents pooled "
+    "over the window (mean and log SD per channel and dimension), "
+    "logistic regression with its strength chosen by subject on the labelled windows; fine-tuned nets start "
+    "from their weights, their twins from an initialisation, under the logistic regression of their latents, "
+    "and are trained with it for one fixed number of steps, on crops that end with the window; EEGNet end to "
+    "end for a fixed number of steps; labels drawn per class, smaller draws within larger ones; mean and SD "
+    "over seeds; p: Wilcoxon signed-rank over tested subjects, pretrained against untrained, averaged over "
+    "seeds"
 )
-
-
-class _Store:
-    """Results on disk, one JSON document per line, by what decides them."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, dict[str, Any]] = {}
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                entry = json.loads(line)
-                self._known[entry.pop("key")] = entry
-            except (ValueError, KeyError):
-                continue  # the line that an interruption cut
-
-    def get(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the scores under this key, made and kept where they are not there yet."""
-        if key not in self._known:
-            self._known[key] = make()
-            with self._path.open("a") as stream:
-                stream.write(json.dumps({"key": key, **self._known[key]}) + "\n")
-        return self._known[key]
 
 
 def _result(
@@ -121,7 +106,7 @@ def _result(
     task: Task,
     windows: Windows,
     parts: list[Split],
-    store: _Store,
+    store: Results,
 ) -> dict[str, Any]:
     """Return the scores of one model at one fraction and seed, all splits together."""
     labelled = [part.train[draw_labels(windows.labels[part.train], fraction, seed)] for part in parts]
@@ -129,6 +114,8 @@ def _result(
     key = digest(entry.identity(seed) + task.digest() + windows.digest() + json.dumps(rows))
     found = store.get(key, lambda: _score(entry, seed, labelled, windows, parts))
     about = {"model": entry.name, "twin_of": entry.twin_of, "fraction": fraction, "seed": seed}
+    if entry.series is not None:
+        about |= {"series": entry.series, "at": entry.at}
     return {**about, "n_labels": round(np.mean([len(rows) for rows in labelled])), **found}
 
 
@@ -167,3 +154,5 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
     (folder / "probe.json").write_text(json.dumps(document, indent=1) + "\n")
     (folder / "probe.md").write_text(markdown(document))
     draw(document, folder / "probe.png")
+    if any(row.get("series") for row in document["summary"]):
+        draw_series(document, folder / "probe_series.png")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from offline import probe_heads
 from offline.probe_features import FLOOR, Signal
-from offline.probe_recipe import FineTune
+from offline.probe_recipe import FineTune, Pool
 from offline.probe_tasks import Index, Windows
 from streamer.errors import ConfigError
 
@@ -33,18 +33,23 @@ WARM_UP = 0.1  # share of the steps in which the rates rise
 class Crops:
     """Windows with the signal before them, cut from recordings that were played once.
 
-    A crop ends with its window's last sample and holds ``context_s + window_s`` of signal: zeros before the
-    recording's first sample, and up to a hop of zeros in front where that is no whole number of hops.
+    A crop ends with its window's last sample and holds ``context_s + window_s`` of signal: zeros before a
+    recording's first sample and in its holes, up to a hop of zeros in front where those are no whole hops.
     """
 
     def __init__(self, signal: Signal, windows: Windows, context_s: float) -> None:
         self._windows, self.subjects = windows, windows.subjects
-        chunks = [signal.play(session.recording) for session in windows.sessions]
-        self._signals = [np.ascontiguousarray(chunk.data.T) for chunk in chunks]  # (C, T) each
-        self._ends = np.empty(len(windows), dtype=np.int64)
-        for i, chunk in enumerate(chunks):
+        self._signals: list[NDArray[np.float32]] = []  # (C, T) each
+        self._firsts, self._stops = (np.empty(len(windows), dtype=np.int64) for _ in range(2))
+        for i, session in enumerate(windows.sessions):
+            stretches = signal.stretches(session.recording)
+            self._signals.append(np.ascontiguousarray(np.concatenate([one.data for one in stretches]).T))
+            times = np.concatenate([one.times for one in stretches])
+            begins = np.cumsum([0, *(len(one) for one in stretches)])
             mine = windows.session == i
-            self._ends[mine] = np.searchsorted(chunk.times, windows.stop_s[mine] + 1e-9, side="right")
+            stops = np.searchsorted(times, windows.stop_s[mine] + 1e-9, side="right")
+            self._stops[mine] = stops
+            self._firsts[mine] = begins[np.searchsorted(begins, stops, side="left") - 1]
         window_s = float(np.median(windows.stop_s - windows.start_s))
         self.n_window = round(window_s * signal.sfreq)
         self.n_times = round((context_s + window_s) * signal.sfreq)
@@ -54,8 +59,9 @@ class Crops:
         size = -(-self.n_times // hop) * hop
         x = np.zeros((len(rows), len(self._signals[0]), size), dtype=np.float32)
         for place, row in enumerate(rows):
-            stop = self._ends[row]
-            piece = self._signals[self._windows.session[row]][:, max(0, stop - self.n_times) : stop]
+            stop = self._stops[row]
+            first = max(self._firsts[row], stop - self.n_times)
+            piece = self._signals[self._windows.session[row]][:, first:stop]
             x[place, :, size - piece.shape[1] :] = piece
         return torch.from_numpy(x)
 
@@ -73,6 +79,7 @@ def train_and_apply(
     tested: Index,
     *,
     seed: int,
+    by: Pool = "frames",
 ) -> NDArray[np.float64]:
     """Train a part and a linear head on labelled windows; return the tested windows' probabilities.
 
@@ -89,12 +96,14 @@ def train_and_apply(
         Of the labelled ones; every class occurs.
     seed : int
         Of the order in which windows are seen.
+    by : "frames" or "window"
+        See `Reader`.
 
     Returns
     -------
     ndarray, shape (m, n_classes), float64
     """
-    net = Reader(part.eval(), crops.frames(part.hop))
+    net = Reader(part.eval(), crops.frames(part.hop), by)
     net.start(_batched(net.pooled, crops, labelled, part.hop).numpy(), labels, crops.subjects[labelled])
     _fit(net, config, crops, labelled, torch.from_numpy(labels), seed)
     return np.asarray(_batched(net, crops, tested, part.hop).double().softmax(dim=-1).numpy())
@@ -103,13 +112,17 @@ def train_and_apply(
 class Reader(nn.Module):
     """A part, its latents pooled over the last frames, standardised by labelled windows, and a linear head.
 
+    By ``frames``, the part is stepped over a crop as over a stream.  By ``window``, a part whose every frame
+    sees the whole window looks at the crop once, as such nets were published: a stream offers that latent
+    only at the window's last frame, and at the price of a whole window for each frame.
+
     Where a part also gives its gain, as codecs do, that is pooled beside the latents; no gradient passes
     through it, since it is a code.
     """
 
-    def __init__(self, part: Any, n_frames: int) -> None:
+    def __init__(self, part: Any, n_frames: int, by: Pool = "frames") -> None:
         super().__init__()
-        self.part, self.n_frames = part, n_frames
+        self.part, self.n_frames, self._by = part, n_frames, by
 
     def start(self, features: NDArray[np.float32], labels: NDArray[np.int64], who: NDArray[np.str_]) -> None:
         """Make the head that the frozen probe would fit to these features (n, p) of labelled windows."""
@@ -130,11 +143,34 @@ class Reader(nn.Module):
 
     def pooled(self, x: Tensor) -> Tensor:
         """Return mean and log spread over the window's frames, (n, C, T) -> (n, p): see `pool`."""
+        if self._by == "window":
+            return pool(at_once(self.part, x).float().flatten(2)[:, -self.n_frames :])
         rows = x.flatten(0, 1)[:, None] if self.part.per_channel else x  # (n C, 1, T) or (n, C, T)
         outputs, _ = self.part(rows, self.part.init_state(len(rows)))
         kept = [outputs["latent"], *([outputs["gain"]] if "gain" in outputs else [])]  # (rows, F, [C, [D]])
         framed = [each.float().unflatten(0, (len(x), -1)).movedim(1, 2).flatten(2) for each in kept]
         return pool(torch.cat(framed, dim=2)[:, -self.n_frames :])
+
+
+def at_once(part: Any, x: Tensor) -> Tensor:
+    """Return the latents (n, F, C or M, D) of crops (n, C, T), each taken for one window of the part.
+
+    Raises
+    ------
+    ConfigError
+        A part whose frames do not see the whole window, or whose window is shorter than the crops.
+    """
+    if getattr(getattr(part, "config", None), "form", None) != "window":
+        raise ConfigError("pool: window is for a backbone with `form: window`; leave it out for this one.")
+    positions = part.get_buffer("positions")[None].expand(len(x), -1, -1)
+    latent: Tensor = part.net.sequence(x, positions)
+    return latent
+
+
+def pooled_crops(part: Any, crops: Crops) -> NDArray[np.float32]:
+    """Return every window's features (n, p) from one look at each, as `Reader` pools by ``window``."""
+    net = Reader(part.eval(), crops.frames(part.hop), "window")
+    return _batched(net.pooled, crops, np.arange(len(crops.subjects)), part.hop).numpy()
 
 
 def pool(frames: Tensor) -> Tensor:
@@ -151,8 +187,8 @@ def _fit(net: Reader, config: FineTune, crops: Crops, rows: Index, labels: Tenso
         {"params": net.head.parameters(), "lr": config.head_lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, config.steps))
-    for places in _order(len(rows), config.batch_size, config.steps, seed):
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, config.steps))
+    for places in order(len(rows), config.batch_size, config.steps, seed):
         logits = net(crops.get(rows[places], net.part.hop))
         loss = nn.functional.cross_entropy(logits, labels[places], weight=weight)
         if not torch.isfinite(loss):
@@ -164,7 +200,7 @@ def _fit(net: Reader, config: FineTune, crops: Crops, rows: Index, labels: Tenso
         schedule.step()
 
 
-def _share(step: int, steps: int) -> float:
+def rate_share(step: int, steps: int) -> float:
     """Return the share of the full rate at a step: up over the first tenth, then down along a cosine."""
     rising = WARM_UP * steps
     if step < rising:
@@ -172,7 +208,7 @@ def _share(step: int, steps: int) -> float:
     return float(0.5 * (1 + np.cos(np.pi * (step - rising) / (steps - rising))))
 
 
-def _order(n: int, size: int, steps: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def order(n: int, size: int, steps: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield the places of each step's windows: every window once before any comes again."""
     rng = np.random.default_rng((seed, n))
     left = np.empty(0, dtype=np.int64)

@@ -43,12 +43,16 @@ def logistic(train: Array, labels: Labels, subjects: NDArray[np.str_], test: Arr
     return np.asarray(_fit(x, labels, strength).predict_proba(y), dtype=np.float64)
 
 
-def linear(x: Array, labels: Labels, subjects: NDArray[np.str_]) -> tuple[Array, Array]:
+def linear(
+    x: Array, labels: Labels, subjects: NDArray[np.str_], *, balanced: bool = True
+) -> tuple[Array, Array]:
     """Return what `logistic` fits as a linear layer for features already scaled, see `scaling`.
 
     Parameters
     ----------
     x : ndarray, shape (n, p), float32
+    balanced : bool
+        Classes weigh alike; else windows do.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def linear(x: Array, labels: Labels, subjects: NDArray[np.str_]) -> tuple[Array,
     rows, axes = x.astype(np.float64), None
     if len(x) < x.shape[1]:
         rows, axes = _turned(x, np.eye(x.shape[1], dtype=x.dtype))
-    fit = _fit(rows, labels, _strength(rows, labels, subjects))
+    fit = _fit(rows, labels, _strength(rows, labels, subjects, balanced), balanced)
     weight, bias = fit.coef_ if axes is None else fit.coef_ @ axes.T, fit.intercept_
     if len(bias) == 1:  # of two classes the fit knows the difference only
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -91,7 +95,9 @@ def _turned(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDAr
     return axes * lengths, (y @ x.T).astype(np.float64) @ axes / lengths
 
 
-def _strength(x: NDArray[np.float64], labels: Labels, subjects: NDArray[np.str_]) -> float:
+def _strength(
+    x: NDArray[np.float64], labels: Labels, subjects: NDArray[np.str_], balanced: bool = True
+) -> float:
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import GroupKFold
 
@@ -103,28 +109,41 @@ def _strength(x: NDArray[np.float64], labels: Labels, subjects: NDArray[np.str_]
         if len(np.unique(labels[fit])) < len(np.unique(labels)):
             return DEFAULT_STRENGTH
         for i, strength in enumerate(STRENGTHS):
-            found = _fit(x[fit], labels[fit], strength).predict(x[held])
+            found = _fit(x[fit], labels[fit], strength, balanced).predict(x[held])
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
                 scores[i] += balanced_accuracy_score(labels[held], found)
     return STRENGTHS[int(np.argmax(scores))]
 
 
-def _fit(x: NDArray[np.float64], labels: Labels, strength: float) -> Any:
+def _fit(x: NDArray[np.float64], labels: Labels, strength: float, balanced: bool = True) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     # The penalty pulls every direction alike, so the fit converges in a few dozen steps.
-    return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-3).fit(x, labels)
+    weights = "balanced" if balanced else None
+    return LogisticRegression(C=strength, class_weight=weights, max_iter=2000, tol=1e-3).fit(x, labels)
 
 
 def scores(probabilities: Probabilities, labels: Labels) -> dict[str, float | int | None]:
-    """Return balanced accuracy, area under the ROC curve (two classes, else None) and number of windows."""
+    """Return how good answers are, and the number of windows.
+
+    Balanced accuracy: the mean recall of the classes that occur.  ``auroc``, the area under the ROC curve, is
+    for two classes, else None.  Accuracy, macro-F1 (over the classes that occur or are answered) and Cohen's
+    kappa (None where chance agrees on everything) are what sleep staging is reported in.
+    """
+    n_classes, n = probabilities.shape[1], len(labels)
     found = probabilities.argmax(axis=1)
-    recalls = [(found[labels == label] == label).mean() for label in np.unique(labels)]
+    table = np.bincount(labels * n_classes + found, minlength=n_classes**2).reshape(n_classes, n_classes)
+    hits, occur, answered = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    there = occur + answered > 0
+    agreed, by_chance = hits.sum() / n, float(occur @ answered) / n**2
     return {
-        "balanced_accuracy": round(float(np.mean(recalls)), 4),
+        "balanced_accuracy": round(float(np.mean(hits[occur > 0] / occur[occur > 0])), 4),
         "auroc": _auroc(probabilities, labels),
-        "n": len(labels),
+        "accuracy": round(float(agreed), 4),
+        "macro_f1": round(float(np.mean(2 * hits[there] / (occur + answered)[there])), 4),
+        "kappa": round(float((agreed - by_chance) / (1 - by_chance)), 4) if by_chance < 1 else None,
+        "n": n,
     }
 
 

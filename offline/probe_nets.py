@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline import eegnet, probe_finetune, probe_heads
+from offline.models.decoder import placed
+from offline.probe_cache import Cache
 from offline.probe_features import (
     Features,
     RawFrames,
@@ -56,6 +58,8 @@ class Contestant:
         class for each tested window.
     fractions : tuple of float or None
         Those of the recipe's that it takes part in; None for all.
+    series, at : str or None, float or None
+        The line and the place on it in the picture of a series.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Contestant:
     answer: Callable[[Index, Index, int], Probabilities]
     twin_of: str | None = None
     fractions: tuple[float, ...] | None = None
+    series: str | None = None
+    at: float | None = None
 
 
 def contestants(recipe: Recipe, windows: Windows, features: Cache) -> list[Contestant]:
@@ -72,39 +78,15 @@ def contestants(recipe: Recipe, windows: Windows, features: Cache) -> list[Conte
     windowed = cache(lambda: cut(signal, windows))
     for model in recipe.models:
         if isinstance(model, PretrainedNet):
-            found += _pretrained(model, recipe.task, windows, features)
+            nets = _pretrained(model, recipe.task, windows, features)
             if model.finetune:
-                found += _finetuned(model, model.finetune, recipe.task, windows)
+                nets += _finetuned(model, model.finetune, recipe.task, windows)
+            found += [_in_series(net, model) for net in nets]
         elif isinstance(model, EEGNet):
             found.append(_eegnet(model, recipe.task, windows, windowed))
         else:
             found.append(_fixed(model, recipe.task, signal, windows, windowed))
     return found
-
-
-class Cache:
-    """Features on disk, by what decides them, so that a probe goes on where it was interrupted.
-
-    The last ones asked for also stay in memory: they are needed once per fraction.
-    """
-
-    def __init__(self, folder: Any, windows: Windows, task: Task) -> None:
-        self._folder = folder
-        self._about = task.digest() + windows.digest()
-        self._last: tuple[str, Features] | None = None
-
-    def get(self, what: str, make: Callable[[], Features]) -> Features:
-        """Return the features called ``what`` of these windows, made where they are not there yet."""
-        name = digest(self._about + what)
-        if self._last is None or self._last[0] != name:
-            path = self._folder / f"{name}.npy"
-            if not path.is_file():
-                self._folder.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".part.npy")
-                np.save(partial, make())
-                partial.replace(path)
-            self._last = name, np.load(path, allow_pickle=False)
-        return self._last[1]
 
 
 def check_unseen(recipe: Recipe, windows: Windows, parts: list[Split]) -> None:
@@ -143,7 +125,10 @@ def _pretrained(model: PretrainedNet, task: Task, windows: Windows, features: Ca
     trained, untrained = _identities(model, run)
 
     def make(system: Any) -> Features:
-        return pooled_latents(placed(system.parts(), model.part, task), signal, windows)
+        part = placed(system.parts(), model.part, task.ch_names, task.stype)
+        if model.pool == "window":
+            return probe_finetune.pooled_crops(part, probe_finetune.Crops(signal, windows, 0.0))
+        return pooled_latents(part, signal, windows)
 
     found = [
         _frozen(
@@ -171,6 +156,7 @@ def _pretrained(model: PretrainedNet, task: Task, windows: Windows, features: Ca
 def _identities(model: PretrainedNet, run: PretrainRun) -> tuple[Callable[[int], str], Callable[[int], str]]:
     """Return what decides the latents of the net and, by seed, of its untrained twins."""
     settings = run.model_dump_json(include={"sfreq", "dsp"}) + model.part + digest(_system_json(run))
+    settings += "" if model.pool == "frames" else f" by {model.pool}"
     weights = hashlib.sha256((model.run / WEIGHTS).read_bytes()).hexdigest()[:16]
     return (
         lambda _seed: digest(settings + weights),
@@ -190,9 +176,11 @@ def _finetuned(model: PretrainedNet, config: FineTune, task: Task, windows: Wind
         name: str, make: Callable[[int], Any], identity: Callable[[int], str], twin_of: str | None = None
     ) -> Contestant:
         def answer(labelled: Index, tested: Index, seed: int) -> Probabilities:
-            part = placed(make(seed).parts(), model.part, task)
+            part = placed(make(seed).parts(), model.part, task.ch_names, task.stype)
             labels = windows.labels[labelled]
-            return probe_finetune.train_and_apply(config, part, crops(), labelled, labels, tested, seed=seed)
+            return probe_finetune.train_and_apply(
+                config, part, crops(), labelled, labels, tested, seed=seed, by=model.pool
+            )
 
         def what(seed: int) -> str:
             return digest(f"{identity(seed)} {budget} {seed}")
@@ -210,25 +198,12 @@ def _finetuned(model: PretrainedNet, config: FineTune, task: Task, windows: Wind
     return found
 
 
-def placed(parts: dict[str, Any], name: str, task: Task) -> Any:
-    """Return the part, at the task's channels where it takes several at once.
-
-    Raises
-    ------
-    ConfigError
-        No such part, or one that is made for other channels.
-    """
-    if name not in parts:
-        raise ConfigError(f"The run has no part {name!r}; it has {', '.join(parts)}.")
-    part = parts[name]
-    if not part.per_channel and hasattr(part, "with_channels"):
-        part = part.with_channels(task.ch_names, task.stype)
-    if not part.per_channel and part.n_chans != len(task.ch_names):
-        raise ConfigError(
-            f"The run's {name} takes {part.n_chans} channels, the task has {len(task.ch_names)}: "
-            "give the task the channels of the run."
-        )
-    return part
+def _in_series(net: Contestant, model: PretrainedNet) -> Contestant:
+    """Return the net with its place in its series; what is trained further makes a line of its own."""
+    if model.series is None:
+        return net
+    tuned = net.name.startswith(f"{model.name} fine-tuned")
+    return replace(net, series=f"{model.series}, fine-tuned" if tuned else model.series, at=model.at)
 
 
 def initialised(run: PretrainRun, seed: int) -> Any:

@@ -22,6 +22,7 @@ else:
     Step = AnyStep
 
 Name = Annotated[str, Field(min_length=1)]
+Pool = Literal["frames", "window"]
 
 
 class Task(Config):
@@ -41,9 +42,9 @@ class Task(Config):
         Test each training subject once, in this many subject-wise folds, instead of ``test``.
     from_s, window_s : float
         Windows of this length follow each other from so long after a marker's onset while they fit into
-        its duration.
+        its duration; none lies across a hole.
     sfreq, dsp
-        What the models without a pretraining look at: causal, from the first sample on.
+        What the models without a pretraining look at: causal, from the first sample on, anew after a hole.
     """
 
     folder: Folder
@@ -106,6 +107,11 @@ class PretrainedNet(Config):
         Which of the run's parts; its ``latent`` is looked at, and its ``gain`` where it gives one.
     finetune : block or None
         Also train net and head end to end, and its twins from their initialisations: rows of their own.
+    pool : "frames" or "window"
+        What is pooled: the latents of the window's frames, each as a stream has it when the frame ends; or,
+        for a backbone of form ``window``, those of all frames in one look at the whole window, as published.
+    series, at : str, float
+        The line and the place on it that the net takes in ``probe_series.png``.
     """
 
     kind: Literal["pretrained"]
@@ -114,6 +120,15 @@ class PretrainedNet(Config):
     untrained: Annotated[int, Field(ge=0)] = 5
     part: Name = "backbone"
     finetune: FineTune | None = None
+    pool: Pool = "frames"
+    series: Name | None = None
+    at: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_place_in_its_series(self) -> Self:
+        if (self.series is None) != (self.at is None):
+            raise ValueError("series and at go together: which line, and where on it")
+        return self
 
 
 class EEGNet(Config):
@@ -168,6 +183,8 @@ class Recipe(Config):
         Shares of the training windows whose labels are given; at least one window per class.
     seeds : int
         Draws of the labels, and initialisations of whatever is not pretrained.
+    at_label : str
+        What the models' ``at`` is, for the picture.
     output : Path
         Folder of the results; what is already there is not computed again.
     """
@@ -180,6 +197,7 @@ class Recipe(Config):
         1.0,
     )
     seeds: PositiveInt = 5
+    at_label: Name = "setting"
     output: Path
 
     @model_validator(mode="after")

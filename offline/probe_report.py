@@ -1,14 +1,13 @@
-"""A probe's results as rows, as a Markdown table and as a picture."""
+"""A probe's results as rows and as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666", "#a6761d", "#000000")
+OTHERS = ("accuracy", "macro_f1", "kappa")  # what more than two classes are reported in beside
 ABSENT = "–"  # the model takes no part at this fraction
 Rows = list[dict[str, Any]]
 
@@ -22,6 +21,7 @@ def summary(results: Sequence[dict[str, Any]]) -> Rows:
         for fraction in sorted({result["fraction"] for result in results if result["model"] == model}):
             mine = _of(results, model, fraction)
             row = {"model": model, "fraction": fraction, "n_labels": mine[0]["n_labels"], **_figures(mine)}
+            row |= {key: mine[0][key] for key in ("twin_of", "series", "at") if mine[0].get(key) is not None}
             if model in twins:
                 row["over_untrained"] = _gain(mine, _of(results, twins[model], fraction))
             rows.append(row)
@@ -48,45 +48,26 @@ def markdown(document: dict[str, Any]) -> str:
         f"({task['test_windows']} windows), {task['splits']} split{'s' if task['splits'] > 1 else ''}. "
         f"Mean ± SD over seeds; in brackets the area under the ROC curve, then the worst subject."
     )
+    if len(task["classes"]) > 2 and any(_other_cell(row) != ABSENT for row in rows):
+        lines += ["", *_others(rows, head)]
     return "\n".join([about, "", *lines, "", f"Protocol: {document['protocol']}.", ""])
 
 
-def draw(document: dict[str, Any], path: Path) -> None:
-    """Write a picture: balanced accuracy over the number of labels, a line per model, bars of one SD."""
-    import matplotlib as mpl
+def _others(rows: Rows, head: Sequence[str]) -> list[str]:
+    """Return a table of accuracy, macro-F1 and kappa; results older than those figures have none."""
+    lines = [_line(["accuracy / macro-F1 / kappa", *head[1:]]), _line(["---"] * len(head))]
+    fractions = sorted({row["fraction"] for row in rows})
+    for model in dict.fromkeys(row["model"] for row in rows):
+        cells = {row["fraction"]: row for row in rows if row["model"] == model}
+        lines.append(_line([model, *(_other_cell(cells.get(fraction, {})) for fraction in fractions)]))
+    return lines
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
 
-    rows, task = document["summary"], document["task"]
-    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    twins = {result["model"]: result["twin_of"] for result in document["results"]}
-    colours: dict[str, str] = {}
-    for i, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
-        own = twins.get(model) or model
-        colours.setdefault(own, COLOURS[len(colours) % len(COLOURS)])
-        mine = [row for row in rows if row["model"] == model]
-        x = np.array([row["n_labels"] for row in mine]) * (1 + 0.012 * i)  # bars beside each other
-        y, sd = (np.array([row[key] for row in mine], dtype=float) for key in ("balanced_accuracy", "sd"))
-        style = {"ls": "--", "mfc": "white"} if twins.get(model) else {"ls": "-"}
-        axes.errorbar(x, y, sd, color=colours[own], marker="o", ms=5, lw=1.6, capsize=3, label=model, **style)
-    chance = 1 / len(task["classes"])
-    axes.axhline(chance, color="#999999", lw=1, ls=":")
-    axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=8)
-    shown = sorted({row["n_labels"] for row in rows})
-    fractions = {row["n_labels"]: row["fraction"] for row in rows}
-    axes.set_xscale("log")
-    axes.set_xticks(shown, [f"{n}\n{fractions[n]:.0%}" for n in shown])
-    axes.minorticks_off()
-    axes.set(
-        xlabel="labelled windows",
-        ylabel="balanced accuracy, new subjects",
-        title=f"{task['folder']}: {len(task['classes'])} classes, windows of {task['window_s']:g} s",
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def _other_cell(row: dict[str, Any]) -> str:
+    figures = [row.get(key) for key in OTHERS]
+    if all(figure is None for figure in figures):
+        return ABSENT
+    return " / ".join(ABSENT if figure is None else f"{figure:.3f}" for figure in figures)
 
 
 def _of(results: Sequence[dict[str, Any]], model: str, fraction: float) -> Rows:
@@ -103,6 +84,7 @@ def _figures(mine: Rows) -> dict[str, Any]:
         "sd": _sd(accuracy),
         "auroc": round(float(np.mean(areas)), 4) if areas else None,
         "auroc_sd": _sd(areas) if areas else None,
+        **{key: _mean([one.get(key) for one in mine]) for key in OTHERS},
         "worst": min(subjects.values()),
         "per_subject": subjects,
     }
@@ -134,6 +116,12 @@ def _gain(mine: Rows, twins: Rows) -> dict[str, Any]:
         "subjects": len(by_subject),
         "p": round(float(wilcoxon(by_subject).pvalue), 4) if differ else 1.0,
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean, None where a value is not there."""
+    there = [value for value in values if value is not None]
+    return round(float(np.mean(there)), 4) if len(there) == len(values) else None
 
 
 def _sd(values: Sequence[float]) -> float:

@@ -77,8 +77,8 @@ def find_windows(task: Task) -> Windows:
     """
     sessions: list[Session] = []
     rows: list[tuple[int, float, float, int, str]] = []
-    for one in read_sessions(task.folder, (*task.train, *task.test), task.stype):
-        spans = _spans(one.recording, task)
+    for one in read_sessions(task.folder, (*task.train, *task.test), task.stype, holes=True):
+        spans = spans_of(one.recording, task)
         rows += [(len(sessions), *span, one.subject) for span in spans]
         sessions += [one] if spans else []
     without = sorted(set(_names(task, [*task.train, *task.test])) - {row[-1] for row in rows})
@@ -98,19 +98,22 @@ def find_windows(task: Task) -> Windows:
     return Windows(tuple(sessions), session, start, stop, labels, subjects)
 
 
-def read_sessions(folder: Folder, subjects: Sequence[str], stype: str) -> list[Session]:
+def read_sessions(
+    folder: Folder, subjects: Sequence[str], stype: str, *, holes: bool = False
+) -> list[Session]:
     """Read the recordings of these subjects (names, or ranges of them), channels of one type only.
 
     Raises
     ------
     RecordingError
-        No such folder or subject, or a recording that is damaged, has holes or no such channel.
+        No such folder or subject, or a recording that is damaged, has no such channel, or has holes where
+        those are not let in.
     """
     found = []
     for subject in find([folder.model_copy(update={"include": tuple(subjects)})], []):
         for name, read in subject.openers():
             recording, fingerprint = read()
-            if recording.breaks:
+            if recording.breaks and not holes:
                 raise RecordingError(
                     f"{subject.name}, {name} has {len(recording.breaks)} holes; it needs none."
                 )
@@ -157,16 +160,23 @@ def _names(task: Task, wanted: Sequence[str]) -> list[str]:
     return select([subject.name for subject in find([task.folder], [])], wanted, str(task.folder.path))
 
 
-def _spans(recording: Recording, task: Task) -> list[Span]:
-    """Return start, stop and class of every window, in time order."""
-    end_s = len(recording.times) / recording.info.sfreq
+def spans_of(recording: Recording, task: Task) -> list[Span]:
+    """Return start, stop and class of every window, in time order; none lies across a hole or in one."""
+    end_s = float(recording.times[-1]) + 1 / recording.info.sfreq
     spans = []
     for marker in recording.markers:
         if marker.label in task.classes:
             n = int((min(marker.duration, end_s - marker.time) - task.from_s) / task.window_s + 1e-6)
             starts = [marker.time + task.from_s + i * task.window_s for i in range(n)]
             spans += [(start, start + task.window_s, task.classes.index(marker.label)) for start in starts]
-    return spans
+    return [span for span in spans if _recorded(recording, *span[:2])] if recording.breaks else spans
+
+
+def _recorded(recording: Recording, start_s: float, stop_s: float) -> bool:
+    """Say whether every sample between these times is there."""
+    half = 0.5 / recording.info.sfreq
+    first, stop = np.searchsorted(recording.times, (start_s - half, stop_s - half))
+    return bool(stop - first == round((stop_s - start_s) * recording.info.sfreq))
 
 
 def _split(windows: Windows, train: Sequence[str], test: Sequence[str]) -> Split:

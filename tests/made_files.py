@@ -122,6 +122,30 @@ def write_npz(path: Path, data: Array, **others: Any) -> Path:
     return path
 
 
+def write_epochs(
+    path: Path,
+    data: Array,
+    onsets: Sequence[float],
+    labels: Sequence[int],
+    stages: Sequence[str],
+    **others: Any,
+) -> Path:
+    """Write an npz of epochs (n_epochs, n_times) of one channel at 100 Hz, 0.5 µV and 1 µV off."""
+    arrays: dict[str, Any] = {
+        "data": data,
+        "scale": 0.5,
+        "offset": 1.0,
+        "sfreq": 100.0,
+        "units": "uV",
+        "ch_names": ["EEG Fpz-Cz"],
+        "labels": np.array(labels, dtype=np.int8),
+        "epoch_onset_s": np.array(onsets, dtype=np.float32),
+        "meta": json.dumps({"continuous": False, "stages": {str(i): name for i, name in enumerate(stages)}}),
+    }
+    np.savez(path, **{key: value for key, value in (arrays | others).items() if value is not None})
+    return path
+
+
 def write_brainvision(path: Path, codes: Array) -> Path:
     """Write a BrainVision header with data of int16 codes, shape (n_times, 2), 0.5 µV each, at 250 Hz."""
     text = f"""Brain Vision Data Exchange Header File Version 1.0

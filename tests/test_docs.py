@@ -20,7 +20,9 @@ SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends"
 LOADERS = {
     "train": "offline.recipe",
     "pretrain": "offline.pretrain_recipe",
+    "finetune": "offline.finetune_recipe",
     "probe": "offline.probe_recipe",
+    "crossval": "offline.crossval_recipe",
     "data prepare": "offline.data.prepare",
 }
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 Cache = tuple[Tensor, Tensor, Tensor]
 State = tuple[Tensor, ...]
-Axis = Literal["time", "channel", "joint"]
+Axis = Literal["time", "channel", "window", "joint"]
 BASE = 10_000.0  # of the rotary frequencies, as published
 
 
@@ -138,7 +138,8 @@ class Block(nn.Module):
     ----------
     axis : str
         ``time``: causal, per electrode, with a cache of ``context - 1`` frames.  ``channel``: all electrodes
-        of a frame see each other.  ``joint``: all tokens of the window see each other, future included.
+        of a frame see each other.  ``window``: all frames of an electrode see each other, future included;
+        ``joint``: so do all tokens of the window, whatever their electrode.
     context : int
         Frames that ``time`` sees, the present one included.
     dropout : float
@@ -165,7 +166,10 @@ class Block(nn.Module):
         return ()
 
     def forward(self, h: Tensor, state: State, keep: Tensor | None = None) -> tuple[Tensor, State]:
-        """Return tokens (B, F, C, D) and the new state; ``keep`` (B, F) bool is for ``joint``."""
+        """Return tokens (B, F, C, D) and the new state; ``keep`` (B, F) bool: frames that may be seen.
+
+        ``keep`` is for ``window`` and ``joint``.
+        """
         y, state = self._attend(self.attention_norm(h), state, keep)
         h = h + self.dropout(y)
         return h + self.dropout(self.mlp(self.mlp_norm(h))), state
@@ -178,6 +182,12 @@ class Block(nn.Module):
             return y.transpose(1, 2), state
         if self.axis == "channel":
             return self.attention(x.flatten(0, 1)).view(x.shape), state  # (B F, C, D)
-        places = torch.arange(frames, dtype=torch.float32, device=x.device).repeat_interleave(groups)
+        places = torch.arange(frames, dtype=torch.float32, device=x.device)
+        if self.axis == "window":
+            alone = x.transpose(1, 2)  # (B, C, F, D)
+            seen = None if keep is None else keep.repeat_interleave(groups, dim=0)
+            y = self.attention(alone.flatten(0, 1), places, seen).view(alone.shape)
+            return y.transpose(1, 2), state
+        places = places.repeat_interleave(groups)
         seen = None if keep is None else keep.repeat_interleave(groups, dim=1)
         return self.attention(x.flatten(1, 2), places, seen).view(x.shape), state  # (B, F C, D)

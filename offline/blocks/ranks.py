@@ -42,3 +42,17 @@ def rows(x: Tensor, index: Tensor) -> Tensor:
     mine = (local >= 0) & (local < len(x))
     found = x[local.clamp(0, len(x) - 1)] * mine[:, None].to(x.dtype)
     return summed(found)  # each row is in one process only, so the sum is exact
+
+
+def gathered_uneven(x: Tensor) -> Tensor:
+    """Return slices (N, ...) of any N per process as one, in the order of ranks; without gradient."""
+    world = place()[1]
+    if world == 1:
+        return x.detach()
+    mine = torch.zeros(world, dtype=torch.int64, device=x.device)
+    mine[place()[0]] = len(x)
+    sizes = summed(mine).tolist()
+    padded = x.new_zeros(max(*sizes, 1), *x.shape[1:])
+    padded[: len(x)] = x.detach()
+    parts = gathered(padded[None])  # (world, max N, ...)
+    return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])

@@ -15,14 +15,26 @@ app = typer.Typer(help="Lists recordings, and turns them into shards.", no_args_
 
 @app.command("list")
 def list_(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of recordings.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="Folder of recordings, or a table of people: npz, csv, tsv."),
+    ],
     json: Json = False,
 ) -> None:
-    """List what a folder of recordings holds."""
+    """List what a folder of recordings or a table of people holds."""
     out = Output(json)
     with out.errors():
         from offline.data.corpus import Corpus, read
 
+        if folder.is_file():
+            from offline.data.table_list import entries
+
+            people = entries(folder)
+            if json:
+                out.document({"table": str(folder), "people": people})
+            else:
+                out.table(str(folder), people)
+            return
         corpus = Corpus(folder)
         rows = [
             {

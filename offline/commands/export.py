@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def export(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="The output folder of a training or a pretraining.")
+        Path,
+        typer.Argument(
+            metavar="RUN", help="The output folder of a training, a pretraining or a fine-tuning."
+        ),
     ],
     bundle: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the bundle goes.")],
     part: Annotated[
@@ -63,6 +66,16 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 def _written(run: Path, bundle: Path, part: str | None, ch_names: tuple[str, ...] | None) -> Bundle:
     """Export whatever kind of run it is."""
     from offline.export_part import export_part, is_pretraining, part_names
+    from offline.finetune_run import is_finetuning
+
+    if is_finetuning(run):
+        from offline.export_decoder import export_decoder
+
+        if part is not None or ch_names is not None:
+            raise ConfigError(
+                f"{run} is a fine-tuning: it has one model for one montage. Leave out --part and --ch-names."
+            )
+        return export_decoder(run, bundle)
 
     if not is_pretraining(run):
         from offline.export import export as write_bundle

@@ -169,7 +169,7 @@ class Cut:
 
     def __iter__(self) -> Iterator[Segment]:
         n_times, pending = self._signal.n_times, _Pending(self.info)
-        for chunk in _cleaned(self._recording):
+        for chunk in cleaned(self._recording):
             if chunk.discontinuity:
                 self._chain.reset()
                 self.short_s += pending.clear() / self._signal.sfreq
@@ -259,8 +259,8 @@ class _Judge:
         return spans[0] if spans else "repaired"
 
 
-def _cleaned(recording: Recording) -> Iterator[Chunk]:
-    """Yield the recording as live delivers it, only in longer chunks."""
+def cleaned(recording: Recording) -> Iterator[Chunk]:
+    """Yield the recording as live delivers it, mended and with its holes flagged, only in longer chunks."""
     feed = max(1, round(FEED_S * recording.info.sfreq))
     with RecordingSource(recording, chunk=feed) as source:
         # its stamps are counted from its index: a third of the time to learn nothing

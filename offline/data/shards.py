@@ -25,6 +25,7 @@ from offline.data.remote import Store
 from offline.data.shard_index import INDEX, NPY_HEADER, Index, Shard, parse_index
 from offline.data.shard_order import Order, Schedule, row_key
 from offline.data.sources import select
+from offline.data.subjects import number
 from offline.systems import Segments
 from streamer.dsp import StepConfig
 from streamer.errors import ConfigError, RecordingError
@@ -193,16 +194,14 @@ class ShardSet:
         """Return a row whose crop and channels are drawn from its key."""
         rng = np.random.default_rng((key, _DRAW))
         start = int(rng.integers(tar.n_times - self.n_times + 1))
-        n_chans = len(tar.ch_names)
-        picks = np.arange(n_chans)
+        picks = np.arange(len(tar.ch_names))
         if self._channels is not None:
-            picks = rng.choice(n_chans, self._channels, replace=False)
+            picks = rng.choice(len(picks), self._channels, replace=False)
         return self._row(tar, segment, picks, start, key)
 
     def _plain(self, tar: _Tar, segment: int, key: int) -> _Row:
-        n_chans = len(tar.ch_names)
-        k = self._channels or n_chans
-        return self._row(tar, segment, (np.arange(k) * n_chans + n_chans // 2) // k, 0, key)
+        k, n = self._channels or len(tar.ch_names), len(tar.ch_names)
+        return self._row(tar, segment, (np.arange(k) * n + n // 2) // k, 0, key)
 
     def _row(self, tar: _Tar, segment: int, picks: NDArray[np.int64], start: int, key: int) -> _Row:
         content = self._mapped(tar)
@@ -216,7 +215,7 @@ class ShardSet:
                 f"Shard {tar.store.where(tar.shard.file)} is damaged at segment {segment}: delete it and run "
                 "`bcitrain data prepare` again (only what is missing is done again), or copy it again."
             )
-        return x, self._places[tar.ch_names][picks], key
+        return x, self._places[tar.ch_names][picks], key, number(tar.shard.subject)
 
     def _mapped(self, tar: _Tar) -> NDArray[np.uint8]:
         """Return a shard's bytes, mapped; the one not used for longest is closed."""
@@ -234,15 +233,16 @@ class ShardSet:
         return {**self.__dict__, "_maps": OrderedDict()}
 
 
-_Row = tuple[NDArray[np.float32], NDArray[np.float32], int]  # x (C, T), positions (C, 3), key
+_Row = tuple[NDArray[np.float32], NDArray[np.float32], int, int]  # x (C, T), positions (C, 3), key, subject
 
 
 def _stack(rows: Sequence[_Row]) -> Segments:
-    x, positions, keys = zip(*rows, strict=True)
+    x, positions, keys, subjects = zip(*rows, strict=True)
     return Segments(
         torch.from_numpy(np.stack(x)),
         torch.from_numpy(np.stack(positions)),
         torch.tensor(keys, dtype=torch.int64),
+        torch.tensor(subjects, dtype=torch.int64),
     )
 
 

@@ -171,7 +171,7 @@ def _in_folder(folder: Folder) -> list[Subject]:
         raise RecordingError(f"No folder {folder.path}: expected recordings ({', '.join(SUFFIXES)}).")
     files: dict[str, list[Path]] = {}
     for path in sorted(_walk(folder.path)):
-        name = _subject_of(path.relative_to(folder.path), folder.subject)
+        name = subject_of(path.relative_to(folder.path), folder.subject)
         if name is not None:
             files.setdefault(folder.prefix + name, []).append(path)
     if not files:
@@ -190,7 +190,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if name.lower().endswith(SUFFIXES))
 
 
-def _subject_of(path: Path, pattern: str | None) -> str | None:
+def subject_of(path: Path, pattern: str | None) -> str | None:
     """Return the subject of a file by its path below the folder; None: the pattern leaves it out."""
     if pattern is not None:
         match = re.search(pattern, path.as_posix())

@@ -135,16 +135,25 @@ def with_prior(
     if not places:
         return tuple(steps)
     place = places[0]
-    covs = []
-    for recording in recordings:
-        x = filtered(recording, ch_names, steps[:place]).astype(np.float64)
-        covs.append(x.T @ x / len(x))
-    traces = [np.trace(cov) for cov in covs]
-    shapes = [cov / trace for cov, trace in zip(covs, traces, strict=True)]
-    prior = np.mean(shapes, axis=0) * np.median(traces)
-    rounded = tuple(tuple(float(f"{value:.6g}") for value in row) for row in (prior + prior.T) / 2)
-    steps[place] = steps[place].model_copy(update={"prior": rounded})
+    filtered_signals = (filtered(one, ch_names, steps[:place]).astype(np.float64) for one in recordings)
+    prior = population(x.T @ x / len(x) for x in filtered_signals)
+    steps[place] = steps[place].model_copy(update={"prior": prior})
     return tuple(steps)
+
+
+def population(covs: Iterable[NDArray[np.float64]]) -> tuple[tuple[float, ...], ...]:
+    """Return the covariance to start from: the mean of the shapes at trace 1, times the median trace.
+
+    Parameters
+    ----------
+    covs : iterable of ndarray, shape (n_chans, n_chans), float64
+        One per recording.
+    """
+    each = list(covs)
+    traces = [np.trace(cov) for cov in each]
+    shapes = [cov / trace for cov, trace in zip(each, traces, strict=True)]
+    prior = np.mean(shapes, axis=0) * np.median(traces)
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in (prior + prior.T) / 2)
 
 
 def mirror(ch_names: Sequence[str]) -> list[int]:

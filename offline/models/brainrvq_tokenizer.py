@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from offline.blocks import quantize
 from offline.blocks.quantize import Quantized, ResidualVQ
+from offline.blocks.tower import Backbone, Placed, relocated
 from offline.models import brainrvq
-from offline.models.brainrvq import Backbone, Placed, Tower, relocated
 from offline.objectives.spectrum import n_bins
 from streamer.components import Config as BaseConfig
 
@@ -104,7 +104,7 @@ class _Domain(nn.Module):
         self.project = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, config.code_dim))
         self.quantiser = ResidualVQ(config.quantiser, config.code_dim)
         self.widen = nn.Linear(config.code_dim, dim)
-        self.tower = Tower(config.encoder, config.decoder_layers)
+        self.tower = brainrvq.tower(config.encoder, config.decoder_layers)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, width))
 
     def encode(self, latent: Tensor) -> Tensor:

@@ -139,6 +139,23 @@ def importance_mask(config: Config, scores: Scores, weight: float, rng: np.rando
     return _broken(hidden, config.longest_run)
 
 
+def bridged(x: Tensor, mask: Tensor) -> Tensor:
+    """Return ``x`` (B, C, T) with straight lines over its hidden patches, mask (B, C, F).
+
+    A line runs from the last sample before to the first after; at an end of the segment it is level.
+    """
+    hop, n_times = x.shape[-1] // mask.shape[-1], x.shape[-1]
+    visible = ~mask.repeat_interleave(hop, dim=-1)  # (B, C, T)
+    place = torch.arange(n_times, device=x.device).expand_as(x)
+    before = torch.where(visible, place, -1).cummax(dim=-1).values
+    after = torch.where(visible, place, n_times).flip(-1).cummin(dim=-1).values.flip(-1)
+    before, after = torch.where(before < 0, after, before), torch.where(after >= n_times, before, after)
+    before, after = before.clamp(0, n_times - 1), after.clamp(0, n_times - 1)
+    share = (place - before) / (after - before).clamp(min=1)
+    start, end = x.gather(-1, before), x.gather(-1, after)
+    return torch.where(visible, x, start + (end - start) * share)
+
+
 def _draw(logits: Scores, ratio: float, rng: np.random.Generator) -> Mask:
     """Draw a share of the places without replacement, by softmax of the logits.
 

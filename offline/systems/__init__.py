@@ -11,12 +11,43 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
 from streamer.components import Config
+from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from offline.data.subjects import SubjectSet
+
+
+class Group(NamedTuple):
+    """Rows of one modality over one set of nodes, that stand beside a batch of segments.
+
+    Attributes
+    ----------
+    modality : str
+        ``eeg`` or ``fmri``.
+    nodes : str
+        Name of the set of nodes: an atlas (``desikan68``), whose regions are told apart by their place in it.
+    signal : Tensor, shape (B, N, T), float32, or None
+        One time series per node.
+    edges : Tensor, shape (B, E, N, N), float32, or None
+        Connectivity in E bands; symmetric, zero on the diagonal.
+    subjects : Tensor, shape (B,), int64
+        Who: the same number in two groups is the same person.
+    keys : Tensor, shape (B,), int64
+        As in `Segments`.
+    """
+
+    modality: str
+    nodes: str
+    signal: Tensor | None
+    edges: Tensor | None
+    subjects: Tensor
+    keys: Tensor
 
 
 class Segments(NamedTuple):
@@ -30,11 +61,17 @@ class Segments(NamedTuple):
         Electrode coordinates on a head of radius 1 (x right, y front, z up); NaN where unknown.
     keys : Tensor, shape (B,), int64
         One seed per row: what is random about a row is drawn from it.
+    subjects : Tensor, shape (B,), int64, or None
+        Whose row it is, where that is known.
+    groups : tuple of Group
+        What else the step learns from, where a recipe names subject tables.
     """
 
     x: Tensor
     positions: Tensor
     keys: Tensor
+    subjects: Tensor | None = None
+    groups: tuple[Group, ...] = ()
 
     def rng(self, row: int) -> np.random.Generator:
         """Return the generator of one row, freshly seeded."""
@@ -94,6 +131,13 @@ class SystemConfig(Config):
     def build(self, sfreq: float) -> System:
         """Return the system, freshly initialised from torch's global generator, for segments at this rate."""
         raise AssertionError(f"system {self.kind} has no build()")
+
+    def check_people(self, people: SubjectSet | None) -> None:
+        """Raise `ConfigError` where the people of ``data.tables`` (None: no tables) are of no use to it."""
+        if people is not None:
+            raise ConfigError(
+                f"The system {self.kind} learns from shards alone: leave out data.tables, or take another."
+            )
 
     def inherited(self) -> dict[str, tuple[str, ...]]:
         """Return fingerprints, by group, of the recordings behind trained weights it builds on."""

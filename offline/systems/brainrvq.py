@@ -22,6 +22,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from offline.blocks.electrodes import Spread
+from offline.blocks.tower import Backbone
 from offline.models import brainrvq as nets
 from offline.models.brainrvq_tokenizer import DOMAINS
 from offline.models.brainrvq_tokenizer import Net as TokenizerNet
@@ -185,7 +186,7 @@ class BrainRVQ(System):
 
     def parts(self) -> dict[str, nn.Module]:
         """Return ``backbone`` at the configured montage."""
-        return {"backbone": nets.Backbone(self.config.model, self.net).eval()}
+        return {"backbone": Backbone(self.config.model, self.net).eval()}
 
     def _mask(self, batch: Segments, progress: float) -> Tensor:
         c = self.config.model
@@ -231,29 +232,12 @@ class BrainRVQ(System):
 
     def _guess(self, batch: Segments, mask: Tensor) -> Tensor:
         """Return the codes of the signal whose hidden patches are bridged by straight lines."""
-        return self._codes(bridged(batch.x, mask), batch.positions)
+        return self._codes(masking.bridged(batch.x, mask), batch.positions)
 
     def _codes(self, x: Tensor, positions: Tensor) -> Tensor:
         if self._teacher is None:
             self._teacher = _teacher(self.config, self.sfreq)
         return self._teacher.codes(x, positions)
-
-
-def bridged(x: Tensor, mask: Tensor) -> Tensor:
-    """Return ``x`` (B, C, T) with straight lines over its hidden patches, mask (B, C, F).
-
-    A line runs from the last sample before to the first after; at an end of the segment it is level.
-    """
-    hop, n_times = x.shape[-1] // mask.shape[-1], x.shape[-1]
-    visible = ~mask.repeat_interleave(hop, dim=-1)  # (B, C, T)
-    place = torch.arange(n_times, device=x.device).expand_as(x)
-    before = torch.where(visible, place, -1).cummax(dim=-1).values
-    after = torch.where(visible, place, n_times).flip(-1).cummin(dim=-1).values.flip(-1)
-    before, after = torch.where(before < 0, after, before), torch.where(after >= n_times, before, after)
-    before, after = before.clamp(0, n_times - 1), after.clamp(0, n_times - 1)
-    share = (place - before) / (after - before).clamp(min=1)
-    start, end = x.gather(-1, before), x.gather(-1, after)
-    return torch.where(visible, x, start + (end - start) * share)
 
 
 def _teacher(config: Config, sfreq: float) -> Teacher:

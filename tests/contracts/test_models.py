@@ -17,16 +17,22 @@ from offline.blocks.quantize import ResidualVQ  # noqa: E402
 from offline.export import check_parity, describe, step_graph  # noqa: E402
 from offline.models import kinds  # noqa: E402
 
-KINDS = sorted(kinds())
+CASES = [
+    (kind, name)
+    for kind, module in sorted(kinds().items())
+    for name in ("SMALL", "SMALL_WINDOW")  # the second for a kind that has a form with a window for a state
+    if name == "SMALL" or hasattr(module, name)
+]
 N_HOPS = 12
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def model(request: pytest.FixtureRequest) -> Any:
     """A small model of each kind whose frozen norms are not the identity, so that they cannot hide."""
     torch.manual_seed(0)
-    module = kinds()[request.param]
-    built = (getattr(module, "SMALL", None) or module.Config()).build().eval()
+    kind, name = request.param
+    module = kinds()[kind]
+    built = (getattr(module, name, None) or module.Config()).build().eval()
     for name, buffer in built.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1)

@@ -36,7 +36,7 @@ def test_a_row_is_masked_alike_in_any_company(kind: Any) -> None:
     config = masking.Config(kind=kind)
     batch = segments()
     whole = mask(config, batch, HOP, SFREQ, "EEG", 0.5)
-    alone = mask(config, Segments(*(part[1:2] for part in batch)), HOP, SFREQ, "EEG", 0.5)
+    alone = mask(config, Segments(*(part[1:2] for part in batch[:3])), HOP, SFREQ, "EEG", 0.5)
     assert whole.shape == (3, 6, 30)
     assert torch.equal(whole[1:2], alone)
     assert not torch.equal(whole[0], whole[1])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_files import write_brainvision, write_edf, write_npz, write_xdf
+from made_files import write_brainvision, write_edf, write_epochs, write_npz, write_xdf
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
@@ -31,6 +31,7 @@ from streamer.dsp.resample import Config as Resample
 from streamer.errors import ConfigError, EndOfStream, RecordingError
 from streamer.sources.recording import RecordingSource
 from streamer.sources.recording import load as load_recording
+from streamer.types import make_chunk
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("prepare_*.yaml"))
 
@@ -276,6 +277,28 @@ def test_behind_a_hole_everything_starts_anew(tmp_path: Path) -> None:
     whole, part = (members(tmp_path / name / "a-0000.tar") for name in ("whole", "part"))
     assert [told["start"] for told, _ in whole] == [0, 20000, 20800, 21600]
     np.testing.assert_array_equal(np.stack([x for _, x in whole[1:]]), np.stack([x for _, x in part]))
+
+
+def test_epochs_become_segments_of_their_own(tmp_path: Path) -> None:
+    """Every epoch is a segment, filtered as if nothing had been before; one that is flat is left out."""
+    data = np.random.default_rng(0).integers(-200, 200, (6, 500)).astype(np.int16)
+    data[4] = 3
+    (tmp_path / "in").mkdir()
+    onsets = [0, 30, 60, 90, 120, 150]
+    write_epochs(tmp_path / "in" / "SC4031E0.npz", data, onsets, [0] * 6, ["W"])
+    low = {"kind": "bandpass", "high": 35.0}
+    others = {"sfreq": 100.0, "segment_s": 5.0, "ch_names": ["Fpz-Cz"], "dsp": [low]}
+    folder = {"path": tmp_path / "in", "subject": r"SC4(\d\d)"}
+    report = make(tmp_path / "in", tmp_path / "out", folders=[folder], **others)
+    assert report["rejected"] == {"flat": 1}
+    assert report["short_hours"] == 0
+    kept = members(tmp_path / "out" / "03-0000.tar")
+    assert [told["start"] for told, _ in kept] == [100 * onset for i, onset in enumerate(onsets) if i != 4]
+    info = load_recording(tmp_path / "in" / "SC4031E0.npz").info
+    for (_, x), epoch in zip(kept, np.delete(data, 4, axis=0), strict=True):
+        alone = (epoch * 0.5 + 1).astype(np.float32)[:, None]
+        expected = Chain([Bandpass(high=35.0)], info)(make_chunk(alone, 0, np.arange(500) / 100)).data
+        np.testing.assert_array_equal(x, expected.T.astype(np.float16))
 
 
 def test_full_tars_are_followed_by_others(corpus_dir: Path, tmp_path: Path) -> None:

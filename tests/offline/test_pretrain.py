@@ -296,7 +296,7 @@ def test_what_cannot_train_is_refused(recipe: Recipe, tmp_path: Path) -> None:
         pretrain(settings, progress=False)
     with pytest.raises(ConfigError, match=r"optim\.lr, seed changed"):
         pretrain(recipe(lr=1e-3).model_copy(update={"seed": 4}), resume=True, progress=False)
-    with pytest.raises(ConfigError, match=r"recordings in data\.shards changed"):
+    with pytest.raises(ConfigError, match=r"recordings in data\.shards or the rows of data\.tables changed"):
         pretrain(recipe(validate=["A2"]), resume=True, progress=False)
     with pytest.raises(ConfigError, match=r"a frame of the system is 10: make it 0\.0625"):
         PretrainData(recipe(crop_s=0.05))

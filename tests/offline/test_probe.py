@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_runs import write_run
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -65,41 +66,14 @@ def document(recipe: Recipe) -> dict[str, Any]:
 
 def run_folder(folder: Path, fingerprints: list[str]) -> Path:
     """Write the run folder of a tiny codec, as a pretraining leaves it."""
-    from offline import runs
-    from offline.pretrain_recipe import parse
-
-    settings = parse(
-        {
-            "card": {"name": "tiny", "version": "0.1", "title": "A tiny codec"},
-            "system": {"kind": "biocodec", "model": biocodec.SMALL.model_dump(), "n_ffts": [16]},
-            "data": {"shards": ["none"], "validate": ["nobody"], "crop_s": 1.0},
-            "optim": {"steps": 1},
-            "steps_per_epoch": 1,
-            "output": folder,
-        }
-    )
-    torch.manual_seed(5)
-    system = settings.system.build(200.0)
-    run = runs.PretrainRun(
-        recipe=settings,
+    return write_run(
+        folder,
+        {"kind": "biocodec", "model": biocodec.SMALL.model_dump(), "n_ffts": [16]},
         sfreq=200.0,
-        stype="EEG",
-        unit="uV",
-        dsp=({"kind": "bandpass", "low": 4.0, "high": 30.0, "order": 2},),
-        montages=(tuple(CHANNELS),),
-        subjects={},
-        fingerprints={"train": tuple(fingerprints)},
-        scores={},
-        steps=1,
-        finished=True,
-        hours=0.0,
-        channel_hours=0.0,
-        seconds=0.0,
-        versions={},
-        machine={},
+        ch_names=CHANNELS,
+        dsp=[{"kind": "bandpass", "low": 4.0, "high": 30.0, "order": 2}],
+        fingerprints=fingerprints,
     )
-    runs.write(run, system)
-    return folder
 
 
 def test_windows_lie_inside_their_markers(recipe: Recipe) -> None:

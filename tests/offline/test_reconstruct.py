@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_runs import write_run
 from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
@@ -144,43 +145,17 @@ def test_silent_stretches_are_counted_not_scored(perfect: Codec, corpus: Path, t
 @pytest.fixture(scope="module")
 def tiny_codec(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return what writes the run folder of a tiny untrained codec that has seen these recordings."""
-    from offline import runs
     from offline.models import biocodec
-    from offline.pretrain_recipe import parse
 
     def make(fingerprints: tuple[str, ...], kind: str = "biocodec") -> Path:
-        folder = tmp_path_factory.mktemp("codec")
-        settings = parse(
-            {
-                "card": {"name": "tiny", "version": "0.1", "title": "A tiny codec"},
-                "system": {"kind": kind, "model": biocodec.SMALL.model_dump(), "n_ffts": [16]},
-                "data": {"shards": ["none"], "validate": ["nobody"], "crop_s": 1.0},
-                "optim": {"steps": 1},
-                "steps_per_epoch": 1,
-                "output": folder,
-            }
-        )
-        torch.manual_seed(5)
-        run = runs.PretrainRun(
-            recipe=settings,
+        return write_run(
+            tmp_path_factory.mktemp("codec"),
+            {"kind": kind, "model": biocodec.SMALL.model_dump(), "n_ffts": [16]},
             sfreq=160.0,
-            stype="EEG",
-            unit="uV",
-            dsp=({"kind": "bandpass", "low": 2.0, "high": 30.0, "order": 2},),
-            montages=(CHANNELS,),
-            subjects={},
-            fingerprints={"train": fingerprints},
-            scores={},
-            steps=1,
-            finished=True,
-            hours=0.0,
-            channel_hours=0.0,
-            seconds=0.0,
-            versions={},
-            machine={},
+            ch_names=CHANNELS,
+            dsp=[{"kind": "bandpass", "low": 2.0, "high": 30.0, "order": 2}],
+            fingerprints=fingerprints,
         )
-        runs.write(run, settings.system.build(160.0))
-        return folder
 
     return make
 

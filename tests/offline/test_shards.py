@@ -50,7 +50,10 @@ def opened(folder: Path, **options: Any) -> ShardSet:
 
 
 def assert_equal(a: Segments, b: Segments) -> None:
-    for one, other in zip(a, b, strict=True):
+    assert a.subjects is not None
+    assert b.subjects is not None
+    assert torch.equal(a.subjects, b.subjects)
+    for one, other in zip(a[:3], b[:3], strict=True):
         assert torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
@@ -77,7 +80,9 @@ def test_ranks_share_the_global_batch(mixed: Path, world: int) -> None:
     data = opened(mixed, crop=300)
     for step in range(6):
         parts = [data.batch(step, rank, world) for rank in range(world)]
-        joined = Segments(*(torch.cat(list(fields)) for fields in zip(*parts, strict=True)))
+        joined = Segments(
+            *(torch.cat(list(fields)) for fields in zip(*(part[:4] for part in parts), strict=True))
+        )
         assert_equal(joined, data.batch(step))
     with pytest.raises(ConfigError, match="multiple of 3"):
         data.batch(0, 0, 3)

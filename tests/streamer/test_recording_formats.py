@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,18 @@ import pytest
 from made_files import (
     write_brainvision,
     write_edf,
+    write_epochs,
     write_muse,
     write_npz,
     write_openbci,
     write_rows,
 )
 
-from streamer.errors import ConfigError, RecordingError
+from streamer.clean import Cleaner
+from streamer.errors import ConfigError, EndOfStream, RecordingError
 from streamer.sources._grid import from_stamps
 from streamer.sources._names import channel_type, tidy_name, unique_names
-from streamer.sources.recording import load
+from streamer.sources.recording import RecordingSource, load
 from streamer.types import Marker
 
 RNG = np.random.default_rng(0)
@@ -188,6 +191,51 @@ def test_npz_that_is_no_recording(tmp_path: Path, others: dict[str, object]) -> 
     """An npz without the arrays of a recording, or that says it is not continuous, is refused."""
     with pytest.raises(RecordingError, match="not a continuous recording"):
         load(write_npz(tmp_path / "a.npz", np.zeros((1, 9)), **others))
+
+
+def test_npz_of_epochs(tmp_path: Path) -> None:
+    """Epochs lie where their onsets say, with a break before each that does not follow the last."""
+    data = RNG.integers(-100, 100, (4, 500)).astype(np.int16)
+    path = write_epochs(tmp_path / "a.npz", data, [60, 90, 95, 120], [0, 2, 2, 7], ["W", "N1", "N2"])
+    recording = load(path)
+    assert recording.info.ch_names == ("Fpz-Cz",)
+    assert (recording.info.stype, recording.info.unit, recording.breaks) == ("EEG", "uV", (500, 1500))
+    np.testing.assert_allclose(recording.times[[0, 499, 500, 1499, 1500]], [0, 4.99, 30, 39.99, 60])
+    np.testing.assert_array_equal(recording.data[:, 0], data.ravel() * np.float32(0.5) + 1)
+    told = [(marker.time, marker.label, marker.duration) for marker in recording.markers]
+    assert told == [(0, "W", 5), (30, "N2", 5), (35, "N2", 5), (60, "7", 5)]
+
+
+def test_replayed_epochs_reset_what_is_downstream(tmp_path: Path) -> None:
+    """Each hole between epochs comes out as a discontinuity, whatever the chunks, and is counted."""
+    data = RNG.integers(-100, 100, (4, 500)).astype(np.int16)
+    path = write_epochs(tmp_path / "a.npz", data, [0, 30, 35, 60], [0, 1, 1, 0], ["W", "N1"])
+    for chunk in (64, 3000):
+        source = RecordingSource(load(path), chunk=chunk)
+        cleaner, played = Cleaner(source, None, None), []
+        with suppress(EndOfStream):
+            while True:
+                played += cleaner.read(0.0)
+        played += cleaner.rest()
+        assert [one.index for one in played if one.discontinuity] == [3000, 6000]
+        counted = cleaner.counters()
+        assert (counted.discontinuities, counted.samples_lost, counted.samples_in) == (2, 4500, 2000)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"epoch_onset_s": np.array([0.0, 3.0])}, "epoch 1 begins before"),
+        ({"epoch_onset_s": np.array([0.0])}, "onsets and 2 labels"),
+        ({"ch_names": ["C3", "C4"]}, "2 channel names"),
+        ({"epoch_onset_s": None}, "not a continuous recording"),
+    ],
+)
+def test_npz_of_epochs_that_do_not_fit(tmp_path: Path, others: dict[str, object], message: str) -> None:
+    """Epochs that overlap, or whose arrays do not belong together, are refused with the reason."""
+    path = write_epochs(tmp_path / "a.npz", np.zeros((2, 500)), [0, 30], [0, 1], ["W", "N1"], **others)
+    with pytest.raises(RecordingError, match=message):
+        load(path)
 
 
 def test_npz_with_pickles(tmp_path: Path) -> None:

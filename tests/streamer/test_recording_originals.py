@@ -67,7 +67,7 @@ PREPARED: dict[str, Opens | str] = {
     "muse_lsl/auditory_P300_subject1_session1_run01.npz": Opens(5, 256, 30732, n_markers=196),
     "emg_uci_myo36/subject01_series1.npz": Opens(8, 1000, 63196, stype="EMG", n_markers=12),
     "emg_myo_cote/eval_Female0_Test0.npz": Opens(8, 200, 27924, "unknown", stype="EMG", n_markers=28),
-    "sleep_edf20_5s/SC4001E0.npz": "not a continuous recording",
+    "sleep_edf20_5s/SC4001E0.npz": Opens(1, 100, 420500, n_markers=841),
     "eegfmri_tle_connectomes/connectomes_desikan68.npz": "not a continuous recording",
     "fmri_abide_aal/abide_aal116.npz": "not a continuous recording",
 }
@@ -93,13 +93,13 @@ def test_original(
 
 @pytest.mark.parametrize("name", PREPARED)
 def test_prepared(data_dir: Path, name: str) -> None:
-    """A prepared data set replays if it is continuous, and is refused if not."""
+    """A prepared data set replays if it is signal in time, and is refused if not."""
     check(data_dir / name, PREPARED[name])
 
 
 def test_prepared_recordings_open(data_dir: Path) -> None:
-    """Every tenth file of each continuous data set opens."""
-    for folder in ("eegmmidb", "eegmat", "muse_lsl", "emg_uci_myo36", "emg_myo_cote"):
+    """Every tenth file of each data set of signals opens."""
+    for folder in ("eegmmidb", "eegmat", "muse_lsl", "emg_uci_myo36", "emg_myo_cote", "sleep_edf20_5s"):
         for path in sorted((data_dir / folder).rglob("*.npz"))[::10]:
             assert load(path).info.stype in ("EEG", "EMG"), path
 

@@ -1,0 +1,46 @@
+"""`bcitrain crossval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.output import EXIT_INTERRUPTED, Output
+from offline.commands._bar import bar
+from offline.commands._shared import Json, need, quiet
+
+
+def crossval(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML of the cross-validation; see configs/.")
+    ],
+    json: Json = False,
+) -> None:
+    """Pretrain and test in folds of people, EEG only at the test; goes on where it was interrupted."""
+    out = Output(json)
+    with out.errors():
+        need("torch", "lightning", "safetensors", "sklearn", "matplotlib")
+        from offline.crossval import crossval as run
+        from offline.crossval_recipe import load
+
+        quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
+
+        recipe = load(config)
+        try:
+            with bar(out, "cross-validating") as progress:
+                document = run(recipe, progress=progress)
+        except KeyboardInterrupt:
+            out.say("interrupted: what is done stays; the same command goes on from there")
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        if json:
+            out.document(document)
+            return
+        shown = ("row", "balanced_accuracy", "sd", "interval", "auroc", "auroc_interval")
+        out.table("new people", [{name: row[name] for name in shown} for row in document["rows"]])
+        if document["differences"]:
+            kept = ("row", "against", "balanced_accuracy", "interval", "corrected_p")
+            rows = [{name: one[name] for name in kept} for one in document["differences"]]
+            out.table("first minus second", rows)
+        out.say(f"Tables, picture and every figure: {recipe.output}")

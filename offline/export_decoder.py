@@ -1,0 +1,110 @@
+"""Writes a fine-tuned model as a bundle that `bcistream run` decides with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engine.bundle import Bundle, Graph
+from offline.export import TOOLS, write
+from offline.export_graph import Array, check_parity, describe, noise, step_graph
+from offline.export_part import NOISE_UV
+from offline.finetune_data import Labelled
+from offline.finetune_run import FinetuneRun, load_model, load_run
+from offline.probe_features import Signal
+from offline.probe_tasks import Windows, find_windows
+from offline.provenance import versions
+from streamer.errors import RecordingError
+
+PROBE_FRAMES = 300  # of a real recording, for the parity check
+
+
+def export_decoder(run_folder: str | Path, out_folder: str | Path) -> Bundle:
+    """Write the bundle of a fine-tuning.
+
+    Parameters
+    ----------
+    run_folder : str or Path
+        What `bcitrain finetune` wrote.
+    out_folder : str or Path
+        Made where it does not exist; a model card that is already in it is kept.
+
+    Raises
+    ------
+    ConfigError
+        No such run, or its weights are damaged.
+    BundleError
+        The graph does not compute what the model computes: nothing is written.
+    """
+    run, model = load_run(run_folder), load_model(run_folder)
+    graph_bytes, graph = step_graph(model, model.n_chans), describe(model, model.n_chans)
+    signals = [noise(model, model.n_chans, 1, NOISE_UV), *_recorded(run, model.hop)]
+    check_parity(model, graph_bytes, graph, signals)
+    return write(_manifest(run, graph), graph_bytes, Path(out_folder))
+
+
+def _recorded(run: FinetuneRun, hop: int) -> list[Array]:
+    """Return some seconds of a validation recording, behind the DSP list; none where it is gone."""
+    first = run.subjects["validate"][:1]
+    task = run.recipe.task.as_probe(run.model.sfreq)
+    try:
+        windows = find_windows(task.model_copy(update={"train": first, "test": first}))
+    except RecordingError:
+        return []
+    signal = Signal(task.ch_names, run.model.sfreq, run.dsp)
+    return [Labelled(signal, _first(windows), hop).stretch(0, PROBE_FRAMES)]
+
+
+def _first(windows: Windows) -> Windows:
+    """Return the windows of the first recording."""
+    mine = windows.session == 0
+    return Windows(
+        windows.sessions[:1],
+        windows.session[mine],
+        windows.start_s[mine],
+        windows.stop_s[mine],
+        windows.labels[mine],
+        windows.subjects[mine],
+    )
+
+
+def _manifest(run: FinetuneRun, graph: Graph) -> dict[str, Any]:
+    recipe = run.recipe
+    return {
+        **recipe.card.model_dump(),
+        "system": run.model.system.kind,
+        "input": {
+            "stype": recipe.task.stype,
+            "sfreq": run.model.sfreq,
+            "unit": run.unit,
+            "ch_names": recipe.task.ch_names,
+            "min_present": recipe.min_present,
+            "dsp": [step.model_dump(mode="json") for step in run.dsp],
+        },
+        "graph": graph.model_dump(mode="json"),
+        "readout": {
+            "classes": recipe.task.classes,
+            "idle": recipe.idle,
+            "logits": "logits",
+            "latent": "latent",
+            "temperature": run.temperature,
+            "decision": recipe.decision.model_dump(mode="json"),
+        },
+        "provenance": _provenance(run),
+    }
+
+
+def _provenance(run: FinetuneRun) -> dict[str, Any]:
+    return {
+        "trained_on": {"folder": run.recipe.task.folder.path.name, **run.subjects},
+        "fingerprints": run.fingerprints,
+        "backbone": run.backbone,
+        "recipe": run.recipe.course(),
+        "windows": run.windows,
+        "kept": run.kept,
+        "validation": run.scores,
+        "validation_of_frozen": run.start,
+        "notes": run.notes,
+        "versions": run.versions | versions(*TOOLS),
+        "machine": run.machine,
+    }
