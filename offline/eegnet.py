@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offline.probe_recipe import EEGNet
+from offline.probe.recipe import EEGNet
 from streamer.errors import MissingDependency
 
 Array = NDArray[np.float32]

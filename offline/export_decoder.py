@@ -9,10 +9,10 @@ from engine.bundle import Bundle, Graph
 from offline.export import TOOLS, write
 from offline.export_graph import Array, check_parity, describe, noise, step_graph
 from offline.export_part import NOISE_UV
-from offline.finetune_data import Labelled
-from offline.finetune_run import FinetuneRun, load_model, load_run
-from offline.probe_features import Signal
-from offline.probe_tasks import Windows, find_windows
+from offline.finetune.data import Labelled
+from offline.finetune.run import FinetuneRun, load_model, load_run
+from offline.probe.features import Signal
+from offline.probe.tasks import Windows, find_windows
 from offline.provenance import versions
 from streamer.errors import RecordingError
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from offline.blocks.quantize import CodeUse
 from offline.data.sources import Folder
 from offline.objectives.codec import log_spectral_distance, pearson_r, si_sdr
-from offline.probe_features import Signal
-from offline.probe_nets import seen
-from offline.probe_tasks import Session, read_sessions
+from offline.probe.features import Signal
+from offline.probe.nets import seen
+from offline.probe.tasks import Session, read_sessions
 from offline.provenance import machine, versions
 from offline.runs import PretrainRun, load_run, load_system
 from streamer.errors import ConfigError, RecordingError

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline.objectives.codec import pearson_r
-from offline.probe_tasks import Session
+from offline.probe.tasks import Session
 from offline.reconstruct import SEGMENT_S, SILENT_UV, Codec, decode, encode, judged
 
 ORIGINAL, DECODED = "#222222", "#d95f02"

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.faults import faults
 from offline.checkpoint import replacing
-from offline.pretrain_recipe import PretrainRecipe
+from offline.pretrain.recipe import PretrainRecipe
 from offline.recipe import Step
 from offline.systems import System
 from streamer.components import Config

@@ -22,7 +22,7 @@ def write_run(
     import torch
 
     from offline import runs
-    from offline.pretrain_recipe import parse
+    from offline.pretrain.recipe import parse
 
     recipe = parse(
         {

@@ -19,10 +19,10 @@ README = (ROOT / "README.md").read_text()
 SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends")
 LOADERS = {
     "train": "offline.recipe",
-    "pretrain": "offline.pretrain_recipe",
-    "finetune": "offline.finetune_recipe",
-    "probe": "offline.probe_recipe",
-    "crossval": "offline.crossval_recipe",
+    "pretrain": "offline.pretrain.recipe",
+    "finetune": "offline.finetune.recipe",
+    "probe": "offline.probe.recipe",
+    "crossval": "offline.crossval.recipe",
     "data prepare": "offline.data.prepare",
 }
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

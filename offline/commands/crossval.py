@@ -22,8 +22,8 @@ def crossval(
     out = Output(json)
     with out.errors():
         need("torch", "lightning", "safetensors", "sklearn", "matplotlib")
-        from offline.crossval import crossval as run
-        from offline.crossval_recipe import load
+        from offline.crossval.crossval import crossval as run
+        from offline.crossval.recipe import load
 
         quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
 

@@ -66,7 +66,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 def _written(run: Path, bundle: Path, part: str | None, ch_names: tuple[str, ...] | None) -> Bundle:
     """Export whatever kind of run it is."""
     from offline.export_part import export_part, is_pretraining, part_names
-    from offline.finetune_run import is_finetuning
+    from offline.finetune.run import is_finetuning
 
     if is_finetuning(run):
         from offline.export_decoder import export_decoder

@@ -34,8 +34,8 @@ def finetune(
     out = Output(json)
     with out.errors():
         need("torch", "lightning", "safetensors", "sklearn")
-        from offline.finetune import finetune as run_training
-        from offline.finetune_recipe import load
+        from offline.finetune.finetune import finetune as run_training
+        from offline.finetune.recipe import load
 
         quiet("lightning.pytorch", "lightning.fabric")
         settings = load(recipe, changes or ())
@@ -66,7 +66,7 @@ def finetune(
 
 def _test(out: Output, run: Path, subjects: list[str], resume: bool) -> None:
     """Score a finished run on other people, and show the figures."""
-    from offline.finetune_tested import TEST, score_others
+    from offline.finetune.tested import TEST, score_others
 
     if resume:
         raise ConfigError("--test scores a finished run: leave out --resume.")

@@ -25,9 +25,9 @@ def pretrain(
     out, first = Output(json), os.environ.get("RANK", "0") == "0"
     with out.errors():
         need("torch", "lightning", "safetensors", "webdataset")
-        from offline.pretrain import machine
-        from offline.pretrain import pretrain as run_training
-        from offline.pretrain_recipe import load
+        from offline.pretrain.pretrain import machine
+        from offline.pretrain.pretrain import pretrain as run_training
+        from offline.pretrain.recipe import load
 
         quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
         settings = load(recipe, changes or ())

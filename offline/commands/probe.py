@@ -20,8 +20,8 @@ def probe(
     out = Output(json)
     with out.errors():
         need("torch", "safetensors", "sklearn", "matplotlib")
-        from offline.probe import probe as compare
-        from offline.probe_recipe import load
+        from offline.probe.probe import probe as compare
+        from offline.probe.recipe import load
 
         recipe = load(config)
         with bar(out, "probing") as progress:

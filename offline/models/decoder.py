@@ -4,7 +4,7 @@
 
     x (B, C, T) µV ─ part ─ frames (B, F, p) ─ mean and log SD over the last frames ─ standardise ─ head
 
-A fine-tuned model is of this kind.  The pooling is that of the frozen probe (`offline.probe_features`), only
+A fine-tuned model is of this kind.  The pooling is that of the frozen probe (`offline.probe.features`), only
 that it moves along: frame f is decided on from the ``pool_frames`` frames up to f.  While fewer have been
 seen, the mean is of those, and each that is missing counts as one of the spread that is usual in training:
 two frames that happen to be alike are no sign of a signal that stands still.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from offline.models import biocodec
-from offline.pretrain_recipe import AnySystem
+from offline.pretrain.recipe import AnySystem
 from streamer.components import Config as BaseConfig
 from streamer.errors import ConfigError
 

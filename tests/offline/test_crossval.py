@@ -13,11 +13,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from offline import crossval_nets, runs
-from offline.crossval import crossval
-from offline.crossval_baselines import features
-from offline.crossval_folds import deal_folds, folds_of, read_people
-from offline.crossval_recipe import Edges, Levels, Recipe, Site, Strengths, load
+from offline import runs
+from offline.crossval import nets as crossval_nets
+from offline.crossval.baselines import features
+from offline.crossval.crossval import crossval
+from offline.crossval.folds import deal_folds, folds_of, read_people
+from offline.crossval.recipe import Edges, Levels, Recipe, Site, Strengths, load
 from offline.data.connectomes import to_triangles
 from offline.results import Results
 from streamer.errors import ConfigError

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offline import crossval_heads
-from offline.crossval_folds import deal
-from offline.crossval_statistics import Resamples, corrected_p, difference, interval, orders, score
+from offline.crossval import heads as crossval_heads
+from offline.crossval.folds import deal
+from offline.crossval.statistics import Resamples, corrected_p, difference, interval, orders, score
 
 
 @settings(max_examples=50, deadline=None)

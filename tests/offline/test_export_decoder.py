@@ -24,11 +24,11 @@ from engine.bundle import load as load_bundle  # noqa: E402
 from engine.config import parse as parse_run  # noqa: E402
 from engine.live import Observer, run_config  # noqa: E402
 from offline.cli import app  # noqa: E402
-from offline.finetune_run import is_finetuning, load_model, load_run  # noqa: E402
+from offline.finetune.run import is_finetuning, load_model, load_run  # noqa: E402
 from offline.models import biocodec  # noqa: E402
-from offline.pretrain import pretrain  # noqa: E402
-from offline.pretrain_recipe import parse as parse_pretraining  # noqa: E402
-from offline.probe_features import Signal  # noqa: E402
+from offline.pretrain.pretrain import pretrain  # noqa: E402
+from offline.pretrain.recipe import parse as parse_pretraining  # noqa: E402
+from offline.probe.features import Signal  # noqa: E402
 from streamer.sources.recording import load as read_recording  # noqa: E402
 from streamer.types import Decision, make_chunk  # noqa: E402
 

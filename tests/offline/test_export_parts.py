@@ -25,7 +25,7 @@ from offline.cli import app  # noqa: E402
 from offline.export_graph import check_parity, describe, noise, step_graph  # noqa: E402
 from offline.export_part import codec_id, export_part  # noqa: E402
 from offline.models import biocodec, brainrvq_tokenizer  # noqa: E402
-from offline.pretrain_recipe import parse  # noqa: E402
+from offline.pretrain.recipe import parse  # noqa: E402
 from offline.runs import PretrainRun, write  # noqa: E402
 from offline.systems import biocodec as biocodec_system  # noqa: E402
 from offline.systems import brainrvq_tokenizer as brainrvq_system  # noqa: E402

@@ -18,18 +18,19 @@ pytest.importorskip("sklearn")
 
 from test_probe import CHANNELS, run_folder  # noqa: E402
 
-from offline import finetune as tuning  # noqa: E402
-from offline import probe_heads, runs  # noqa: E402
+from offline import runs  # noqa: E402
 from offline.data.trials import with_prior  # noqa: E402
-from offline.finetune import finetune, score  # noqa: E402
-from offline.finetune_data import Labelled, adapted  # noqa: E402
-from offline.finetune_learn import choose  # noqa: E402
-from offline.finetune_recipe import Recipe, load, parse  # noqa: E402
-from offline.finetune_run import load_model, load_run  # noqa: E402
-from offline.finetune_tested import score_others  # noqa: E402
+from offline.finetune import finetune as tuning  # noqa: E402
+from offline.finetune.data import Labelled, adapted  # noqa: E402
+from offline.finetune.finetune import finetune, score  # noqa: E402
+from offline.finetune.learn import choose  # noqa: E402
+from offline.finetune.recipe import Recipe, load, parse  # noqa: E402
+from offline.finetune.run import load_model, load_run  # noqa: E402
+from offline.finetune.tested import score_others  # noqa: E402
 from offline.models import brainrvq  # noqa: E402
-from offline.probe_features import Signal, pooled_latents  # noqa: E402
-from offline.probe_tasks import Windows, find_windows  # noqa: E402
+from offline.probe import heads as probe_heads  # noqa: E402
+from offline.probe.features import Signal, pooled_latents  # noqa: E402
+from offline.probe.tasks import Windows, find_windows  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
 BUDGET = {"steps": 4, "batch_size": 6, "lr": 1e-3, "context_s": 0.3, "evaluate_every": 2}

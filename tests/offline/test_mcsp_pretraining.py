@@ -22,9 +22,9 @@ from torch import Tensor  # noqa: E402
 
 from offline.data.prepare import parse as parse_corpus  # noqa: E402
 from offline.data.prepare import prepare  # noqa: E402
-from offline.pretrain import pretrain  # noqa: E402
-from offline.pretrain_data import Micros, PretrainData  # noqa: E402
-from offline.pretrain_recipe import PretrainRecipe, parse  # noqa: E402
+from offline.pretrain.data import Micros, PretrainData  # noqa: E402
+from offline.pretrain.pretrain import pretrain  # noqa: E402
+from offline.pretrain.recipe import PretrainRecipe, parse  # noqa: E402
 from offline.runs import load_run, load_system  # noqa: E402
 from offline.systems import Group, Moment, Segments, SystemConfig  # noqa: E402
 from offline.systems.mcsp import MCSP, Config  # noqa: E402

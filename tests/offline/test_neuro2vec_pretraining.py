@@ -12,7 +12,6 @@ from made_runs import write_run
 
 torch = pytest.importorskip("torch")
 
-from offline import pretrain_recipe  # noqa: E402
 from offline.blocks.electrodes import coordinates  # noqa: E402
 from offline.models import neuro2vec as nets  # noqa: E402
 from offline.objectives.spectrum import (  # noqa: E402
@@ -24,6 +23,7 @@ from offline.objectives.spectrum import (  # noqa: E402
     spectrum,
     waveform,
 )
+from offline.pretrain import recipe as pretrain_recipe  # noqa: E402
 from offline.systems import Moment, Segments, neuro2vec  # noqa: E402
 from offline.systems.neuro2vec import explained  # noqa: E402
 from streamer.errors import ConfigError  # noqa: E402

@@ -25,14 +25,15 @@ import toy_pretraining  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from toy_pretraining import Toy, ToyConfig, toy_recipe  # noqa: E402
 
-from offline import pretrain_recipe, runs  # noqa: E402
+from offline import runs  # noqa: E402
 from offline.cli import app  # noqa: E402
 from offline.data.prepare import parse as parse_corpus  # noqa: E402
 from offline.data.prepare import prepare  # noqa: E402
 from offline.data.shards import ShardSet  # noqa: E402
-from offline.pretrain import machine, pretrain  # noqa: E402
-from offline.pretrain_data import PretrainData  # noqa: E402
-from offline.pretrain_module import learning_rate  # noqa: E402
+from offline.pretrain import recipe as pretrain_recipe  # noqa: E402
+from offline.pretrain.data import PretrainData  # noqa: E402
+from offline.pretrain.module import learning_rate  # noqa: E402
+from offline.pretrain.pretrain import machine, pretrain  # noqa: E402
 from offline.runs import load_run, load_system  # noqa: E402
 from offline.systems import Moment, Segments  # noqa: E402
 from streamer.errors import ConfigError  # noqa: E402

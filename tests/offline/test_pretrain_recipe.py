@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 
 from toy_pretraining import ToyConfig, toy_recipe
 
-from offline import pretrain_recipe
-from offline.pretrain_recipe import load, parse
+from offline.pretrain import recipe as pretrain_recipe
+from offline.pretrain.recipe import load, parse
 from streamer.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

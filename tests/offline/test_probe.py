@@ -14,14 +14,14 @@ from made_runs import write_run
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from offline import probe_nets  # noqa: E402
 from offline.models import biocodec  # noqa: E402
-from offline.probe import probe  # noqa: E402
-from offline.probe_features import RawFrames, of_task, pooled_latents, step_through  # noqa: E402
-from offline.probe_heads import logistic, scores  # noqa: E402
-from offline.probe_recipe import Recipe, load  # noqa: E402
-from offline.probe_report import markdown  # noqa: E402
-from offline.probe_tasks import draw_labels, find_windows, splits  # noqa: E402
+from offline.probe import nets as probe_nets  # noqa: E402
+from offline.probe.features import RawFrames, of_task, pooled_latents, step_through  # noqa: E402
+from offline.probe.heads import logistic, scores  # noqa: E402
+from offline.probe.probe import probe  # noqa: E402
+from offline.probe.recipe import Recipe, load  # noqa: E402
+from offline.probe.report import markdown  # noqa: E402
+from offline.probe.tasks import draw_labels, find_windows, splits  # noqa: E402
 from streamer.errors import ConfigError, MissingDependency, RecordingError  # noqa: E402
 
 CHANNELS = ["FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4"]

@@ -16,9 +16,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from offline.models import biocodec, brainrvq, neuro2vec  # noqa: E402
-from offline.probe import probe  # noqa: E402
-from offline.probe_cache import Cache  # noqa: E402
-from offline.probe_features import (  # noqa: E402
+from offline.probe.cache import Cache  # noqa: E402
+from offline.probe.features import (  # noqa: E402
     RawFrames,
     cut,
     of_task,
@@ -26,11 +25,12 @@ from offline.probe_features import (  # noqa: E402
     step_apart,
     step_through,
 )
-from offline.probe_finetune import Crops, pooled_crops, train_and_apply  # noqa: E402
-from offline.probe_heads import scores  # noqa: E402
-from offline.probe_nets import contestants  # noqa: E402
-from offline.probe_recipe import BandPower, FineTune, Recipe  # noqa: E402
-from offline.probe_tasks import Windows, find_windows, spans_of  # noqa: E402
+from offline.probe.finetune import Crops, pooled_crops, train_and_apply  # noqa: E402
+from offline.probe.heads import scores  # noqa: E402
+from offline.probe.nets import contestants  # noqa: E402
+from offline.probe.probe import probe  # noqa: E402
+from offline.probe.recipe import BandPower, FineTune, Recipe  # noqa: E402
+from offline.probe.tasks import Windows, find_windows, spans_of  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 from streamer.sources.recording import load  # noqa: E402
 from streamer.types import Marker  # noqa: E402

@@ -14,14 +14,15 @@ pytest.importorskip("sklearn")
 
 from test_probe import CHANNELS, recipe_of, run_folder  # noqa: E402
 
-from offline import probe_finetune, probe_heads  # noqa: E402
 from offline.models import biocodec, brainrvq  # noqa: E402
-from offline.probe import probe  # noqa: E402
-from offline.probe_features import Signal, of_task, pool, pooled_latents  # noqa: E402
-from offline.probe_finetune import Crops, Reader, train_and_apply  # noqa: E402
-from offline.probe_nets import Cache, contestants  # noqa: E402
-from offline.probe_recipe import FineTune, Recipe  # noqa: E402
-from offline.probe_tasks import Windows, draw_labels, find_windows, splits  # noqa: E402
+from offline.probe import finetune as probe_finetune  # noqa: E402
+from offline.probe import heads as probe_heads  # noqa: E402
+from offline.probe.features import Signal, of_task, pool, pooled_latents  # noqa: E402
+from offline.probe.finetune import Crops, Reader, train_and_apply  # noqa: E402
+from offline.probe.nets import Cache, contestants  # noqa: E402
+from offline.probe.probe import probe  # noqa: E402
+from offline.probe.recipe import FineTune, Recipe  # noqa: E402
+from offline.probe.tasks import Windows, draw_labels, find_windows, splits  # noqa: E402
 from streamer.errors import ConfigError  # noqa: E402
 
 PARTS = ("brainrvq", "biocodec")

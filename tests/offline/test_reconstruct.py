@@ -19,8 +19,8 @@ from offline import reconstruct as module  # noqa: E402
 from offline.blocks.quantize import CodeUse  # noqa: E402
 from offline.cli import app  # noqa: E402
 from offline.data.sources import Folder  # noqa: E402
-from offline.probe_features import Signal  # noqa: E402
-from offline.probe_tasks import read_sessions  # noqa: E402
+from offline.probe.features import Signal  # noqa: E402
+from offline.probe.tasks import read_sessions  # noqa: E402
 from offline.reconstruct import Codec, Tally, decode, encode, measure, reconstruct, report, shared  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 

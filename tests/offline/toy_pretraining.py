@@ -71,7 +71,7 @@ class Toy(System):
 
 def toy_recipe(shards: Path, output: Path, *, system: Any = None, **changes: Any) -> Any:
     """Return a recipe of 3 epochs of 4 steps; ``changes`` are of ``optim``, or of ``data`` by its keys."""
-    from offline.pretrain_recipe import Data, parse
+    from offline.pretrain.recipe import Data, parse
 
     data = {"shards": [str(shards)], "validate": ["A3"], "crop_s": 1.0, "validate_segments": 16}
     names = {field.alias or name for name, field in Data.model_fields.items()}
@@ -90,7 +90,7 @@ def toy_recipe(shards: Path, output: Path, *, system: Any = None, **changes: Any
 
 
 if __name__ == "__main__":
-    from offline.pretrain import pretrain
+    from offline.pretrain.pretrain import pretrain
 
     shards, output, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     toy = ToyConfig(**settings.pop("system", {}))

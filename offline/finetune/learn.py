@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from offline import checkpoint
 from offline.blocks.conv import Stack
-from offline.finetune_data import Labelled, Progress
-from offline.finetune_recipe import Recipe
-from offline.finetune_run import Scores
+from offline.finetune.data import Labelled, Progress
+from offline.finetune.recipe import Recipe
+from offline.finetune.run import Scores
 from offline.models.decoder import Decoder
-from offline.pretrain_module import changed_settings
-from offline.probe_finetune import order, rate_share
-from offline.probe_tasks import Index
+from offline.pretrain.module import changed_settings
+from offline.probe.finetune import order, rate_share
+from offline.probe.tasks import Index
 from offline.runs import CHECKPOINT
 from streamer.errors import ConfigError
 

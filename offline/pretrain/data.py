@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from offline.pretrain_recipe import PretrainRecipe
-from offline.pretrain_sides import NoShards, Side, open_sides
+from offline.pretrain.recipe import PretrainRecipe
+from offline.pretrain.sides import NoShards, Side, open_sides
 from offline.systems import Segments
 from streamer.errors import ConfigError
 

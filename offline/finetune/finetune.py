@@ -6,7 +6,7 @@ subjects, each class counting alike and each look at its own temperature; the fr
 candidates, so fine-tuning never ends below it there.  Recordings of any other subject are not opened.
 
 What comes out is a model that streams (`offline.models.decoder`), in a folder that `bcitrain export` takes;
-see `offline.finetune_run`.
+see `offline.finetune.run`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline import probe_heads, runs
+from offline import runs
 from offline.calibrate import balanced_cross_entropy, fit_temperature
 from offline.data.sources import select
-from offline.finetune_data import Frames, Labelled, Progress, adapted
-from offline.finetune_learn import COST, Progressed, Training, choose
-from offline.finetune_recipe import Recipe
-from offline.finetune_run import FinetuneRun, Scores, write
+from offline.finetune.data import Frames, Labelled, Progress, adapted
+from offline.finetune.learn import COST, Progressed, Training, choose
+from offline.finetune.recipe import Recipe
+from offline.finetune.run import FinetuneRun, Scores, write
 from offline.models import decoder
 from offline.models.decoder import Decoder, placed
-from offline.probe_features import Signal
-from offline.probe_tasks import Index, Split, Windows, draw_labels, find_windows, splits
+from offline.probe import heads as probe_heads
+from offline.probe.features import Signal
+from offline.probe.tasks import Index, Split, Windows, draw_labels, find_windows, splits
 from offline.provenance import machine, versions
 from offline.runs import WEIGHTS, PretrainRun
 from streamer.errors import ConfigError

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.faults import faults
 from offline.checkpoint import replacing
-from offline.finetune_recipe import Recipe
+from offline.finetune.recipe import Recipe
 from offline.models import decoder
 from offline.recipe import Step
 from offline.runs import RUN, WEIGHTS

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from offline.data.trials import population
 from offline.models.decoder import Decoder
-from offline.probe_features import Signal, inside
-from offline.probe_tasks import Index, Session, Windows
+from offline.probe.features import Signal, inside
+from offline.probe.tasks import Index, Session, Windows
 from streamer.dsp import StepConfig
 from streamer.dsp.align import Config as Align
 from streamer.dsp.scale import Config as Scale

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline import probe_heads
 from offline.calibrate import balanced_cross_entropy
 from offline.checkpoint import replacing
-from offline.finetune_data import Labelled, Progress
-from offline.finetune_run import FinetuneRun, load_model, load_run
-from offline.probe_features import Signal
-from offline.probe_tasks import Index, Windows, find_windows
+from offline.finetune.data import Labelled, Progress
+from offline.finetune.run import FinetuneRun, load_model, load_run
+from offline.probe import heads as probe_heads
+from offline.probe.features import Signal
+from offline.probe.tasks import Index, Windows, find_windows
 from streamer.errors import ConfigError
 
 TEST = "test.json"

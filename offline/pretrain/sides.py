@@ -12,7 +12,7 @@ from offline.data.shards import ShardSet
 from offline.data.sources import select
 from offline.data.subjects import SubjectSet, read_tables
 from offline.data.tables import Person
-from offline.pretrain_recipe import PretrainRecipe
+from offline.pretrain.recipe import PretrainRecipe
 from offline.systems import Segments
 from streamer.dsp import StepConfig
 from streamer.errors import ConfigError

@@ -27,14 +27,15 @@ from typing import Any
 
 import numpy as np
 
-from offline import crossval_heads, crossval_nets
-from offline.crossval_baselines import Features, features
-from offline.crossval_folds import Fold, People, folds_of, read_people
-from offline.crossval_nets import Answer
-from offline.crossval_recipe import Baseline, PretrainedNet, Reading, Recipe, UntrainedNet
-from offline.crossval_report import draw, markdown
-from offline.crossval_statistics import Resamples, difference, score
-from offline.probe_recipe import digest
+from offline.crossval import heads as crossval_heads
+from offline.crossval import nets as crossval_nets
+from offline.crossval.baselines import Features, features
+from offline.crossval.folds import Fold, People, folds_of, read_people
+from offline.crossval.nets import Answer
+from offline.crossval.recipe import Baseline, PretrainedNet, Reading, Recipe, UntrainedNet
+from offline.crossval.report import draw, markdown
+from offline.crossval.statistics import Resamples, difference, score
+from offline.probe.recipe import digest
 from offline.provenance import machine, versions
 from offline.results import Results
 from offline.runs import RUN
@@ -108,7 +109,7 @@ def crossval(recipe: Recipe, *, progress: Progress = lambda what, done, total: N
 
 
 def _rows(recipe: Recipe, model: PretrainedNet | UntrainedNet | Baseline, people: People) -> Iterator[_Row]:
-    """Yield the rows of a model, named as `offline.crossval_recipe.rows_of` has them."""
+    """Yield the rows of a model, named as `offline.crossval.recipe.rows_of` has them."""
     if not isinstance(model, PretrainedNet | UntrainedNet):
         seen, identity = features(model, people), model.model_dump_json()
         yield _Row(model.name, partial(_regression, seen, people), lambda fold: identity)

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offline import probe_heads
-from offline.probe_features import FLOOR, Signal
-from offline.probe_recipe import FineTune, Pool
-from offline.probe_tasks import Index, Windows
+from offline.probe import heads as probe_heads
+from offline.probe.features import FLOOR, Signal
+from offline.probe.recipe import FineTune, Pool
+from offline.probe.tasks import Index, Windows
 from streamer.errors import ConfigError
 
 ROWS = 32  # windows per call where nothing is learned; any other number gives the same answers

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.crossval_folds import People
-from offline.crossval_recipe import Baseline, Edges, Modality, Site, Strengths
+from offline.crossval.folds import People
+from offline.crossval.recipe import Baseline, Edges, Modality, Site, Strengths
 from offline.data.connectomes import to_triangles
 from streamer.errors import ConfigError
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offline.data.segments import cleaned
-from offline.probe_recipe import Task
-from offline.probe_tasks import Windows
+from offline.probe.recipe import Task
+from offline.probe.tasks import Windows
 from streamer.chain import Chain
 from streamer.dsp import StepConfig
 from streamer.dsp.montage import Config as Montage

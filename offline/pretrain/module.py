@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from offline import runs
-from offline.pretrain_data import PretrainData
-from offline.pretrain_recipe import Optim, PretrainRecipe
+from offline.pretrain.data import PretrainData
+from offline.pretrain.recipe import Optim, PretrainRecipe
 from offline.provenance import versions
 from offline.runs import CHECKPOINT, PretrainRun
 from offline.systems import Moment, Segments, System

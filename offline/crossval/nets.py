@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offline import crossval_heads, pretrain_recipe, runs
-from offline.crossval_folds import Fold, Index, People
-from offline.crossval_recipe import PretrainedNet, Pretraining, Reading, Recipe, Training, UntrainedNet
+from offline import runs
+from offline.crossval import heads as crossval_heads
+from offline.crossval.folds import Fold, Index, People
+from offline.crossval.recipe import PretrainedNet, Pretraining, Reading, Recipe, Training, UntrainedNet
 from offline.data.shards import ShardSet
 from offline.models.mcsp_branch import DOMAINS
-from offline.pretrain import pretrain
-from offline.pretrain_recipe import PretrainRecipe
+from offline.pretrain import recipe as pretrain_recipe
+from offline.pretrain.pretrain import pretrain
+from offline.pretrain.recipe import PretrainRecipe
 from offline.runs import CHECKPOINT, PretrainRun
 from streamer.errors import ConfigError
 

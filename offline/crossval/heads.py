@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.crossval_folds import Index, deal
-from offline.probe_heads import scaling
+from offline.crossval.folds import Index, deal
+from offline.probe.heads import scaling
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse, for features scaled to unit squared norm
 INNER_FOLDS = 5

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offline import eegnet, probe_finetune, probe_heads
+from offline import eegnet
 from offline.models.decoder import placed
-from offline.probe_cache import Cache
-from offline.probe_features import (
+from offline.probe import finetune as probe_finetune
+from offline.probe import heads as probe_heads
+from offline.probe.cache import Cache
+from offline.probe.features import (
     Features,
     RawFrames,
     Signal,
@@ -24,7 +26,7 @@ from offline.probe_features import (
     pooled_latents,
     time_domain,
 )
-from offline.probe_recipe import (
+from offline.probe.recipe import (
     BandPower,
     EEGNet,
     FineTune,
@@ -35,7 +37,7 @@ from offline.probe_recipe import (
     TimeDomain,
     digest,
 )
-from offline.probe_tasks import Index, Split, Windows
+from offline.probe.tasks import Index, Split, Windows
 from offline.runs import WEIGHTS, PretrainRun, load_run, load_system
 from streamer.errors import ConfigError
 

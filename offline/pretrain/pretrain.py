@@ -24,9 +24,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from offline import provenance, runs
 from offline.checkpoint import SafetensorsIO
-from offline.pretrain_data import PretrainData
-from offline.pretrain_module import Pretraining
-from offline.pretrain_recipe import PretrainRecipe
+from offline.pretrain.data import PretrainData
+from offline.pretrain.module import Pretraining
+from offline.pretrain.recipe import PretrainRecipe
 from offline.runs import CHECKPOINT, PretrainRun
 from streamer.errors import ConfigError
 

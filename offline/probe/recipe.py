@@ -71,7 +71,7 @@ class Task(Config):
 
 
 class FineTune(Config):
-    """Training of a net and a linear head, end to end on the labelled windows; see `offline.probe_finetune`.
+    """Training of a net and a linear head, end to end on the labelled windows; see `offline.probe.finetune`.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.crossval_recipe import Modality, Recipe
+from offline.crossval.recipe import Modality, Recipe
 from offline.data.tables import Person, read_table
 from streamer.errors import ConfigError
 

@@ -22,8 +22,8 @@ from engine.faults import did_you_mean, faults
 from engine.manifest import AnyStep
 from offline import yaml_file
 from offline.data.sources import Folder
-from offline.pretrain_recipe import Card
-from offline.probe_recipe import Task as ProbeTask
+from offline.pretrain.recipe import Card
+from offline.probe.recipe import Task as ProbeTask
 from streamer.components import Config
 from streamer.dsp import StepConfig
 from streamer.errors import ConfigError

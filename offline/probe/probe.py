@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from offline.probe_cache import Cache
-from offline.probe_heads import scores
-from offline.probe_nets import Contestant, check_unseen, contestants
-from offline.probe_picture import draw, draw_series
-from offline.probe_recipe import Recipe, Task, digest
-from offline.probe_report import markdown, summary
-from offline.probe_tasks import Index, Split, Windows, draw_labels, find_windows, splits
+from offline.probe.cache import Cache
+from offline.probe.heads import scores
+from offline.probe.nets import Contestant, check_unseen, contestants
+from offline.probe.picture import draw, draw_series
+from offline.probe.recipe import Recipe, Task, digest
+from offline.probe.report import markdown, summary
+from offline.probe.tasks import Index, Split, Windows, draw_labels, find_windows, splits
 from offline.provenance import machine, versions
 from offline.results import Results
 

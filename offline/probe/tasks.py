@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offline.data.segments import chosen
 from offline.data.sources import Folder, find, select
-from offline.probe_recipe import Task, digest
+from offline.probe.recipe import Task, digest
 from streamer.errors import ConfigError, RecordingError
 from streamer.sources.recording import Recording
 

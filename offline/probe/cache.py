@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from offline.probe_features import Features
-from offline.probe_recipe import Task, digest
-from offline.probe_tasks import Windows
+from offline.probe.features import Features
+from offline.probe.recipe import Task, digest
+from offline.probe.tasks import Windows
 
 
 class Cache:

@@ -1,0 +1,1 @@
+"""A decoder made of a pretrained backbone."""

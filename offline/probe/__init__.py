@@ -1,0 +1,1 @@
+"""What pretrained nets are worth: few labels, new people."""
