@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +20,7 @@ from streamer.types import Chunk, StreamInfo
 T = TypeVar("T")
 
 
-class Stepping(Generic[T]):
+class Stepping(ABC, Generic[T]):
     """DSP chain, framer and model over one stream; what becomes of the outputs is the subclass's.
 
     Parameters
@@ -55,13 +56,13 @@ class Stepping(Generic[T]):
         self._framer = Framer(self._runner.input, graph.left_context)
         self.resets = 0
 
+    @abstractmethod
     def process(self, chunk: Chunk) -> Iterator[T]:
         """Yield what this chunk completes: nothing, one result or several."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return what a reader of the results may want to know."""
-        raise NotImplementedError
 
     def steps(self, chunk: Chunk) -> Iterator[tuple[Frame, Arrays]]:
         """Yield each frame that this chunk completes, with the outputs; the next step overwrites those.

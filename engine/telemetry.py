@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -49,7 +50,7 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Timing(Generic[In]):
+class Timing(ABC, Generic[In]):
     """How long results took, whatever they are.
 
     Attributes
@@ -76,9 +77,9 @@ class Timing(Generic[In]):
     late: int = 0
     early: int = 0
 
+    @abstractmethod
     def emitted(self, item: In, now: float) -> None:
         """Count a result that left at ``now``, s on the LSL clock."""
-        raise NotImplementedError
 
     def left(self, stamp: float, now: float) -> None:
         """Count a result with this stamp that left at ``now``, both s on the LSL clock."""

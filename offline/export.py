@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from engine.bundle import FORMAT, MANIFEST, Bundle, Graph, Manifest, digest
 from engine.bundle import load as load_bundle
 from engine.manifest import PRODUCTS
+from offline import run_folder
 from offline.data.corpus import Corpus
 from offline.data.trials import filtered
 from offline.export_graph import (
@@ -30,8 +29,8 @@ from offline.export_graph import (
     step_graph,
 )
 from offline.provenance import versions
-from offline.train import WEIGHTS, Run
-from streamer.errors import BundleError, RecordingError
+from offline.train import Run
+from streamer.errors import RecordingError
 
 __all__ = [
     "OPSET", "TOLERANCE", "check_parity", "describe", "export", "load_model", "real_probe", "step_graph",
@@ -81,11 +80,7 @@ def real_probe(run: Run) -> Array | None:
 def load_model(run: Run) -> nn.Module:
     """Return the trained model, its norms and dropout frozen."""
     model = run.recipe.model.build()
-    path = run.recipe.output / WEIGHTS
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise BundleError(f"Weights {path} cannot be used: {error}. Train again.") from error
+    run_folder.load_weights(run.recipe.output, model)
     return model.eval()
 
 

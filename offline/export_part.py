@@ -7,7 +7,6 @@ tokens`, ``signal`` one for `bcistream listen`, a ``latent`` alone a backbone.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from torch import nn
 
 from engine.bundle import Bundle, Graph
 from engine.manifest import CODES_UNIT
+from offline import run_folder
 from offline.blocks.scale import RunningScale
 from offline.data.shards import ShardSet
 from offline.export import TOOLS, write
 from offline.export_graph import Array, check_parity, describe, noise, per_channel, step_graph
 from offline.provenance import versions
-from offline.runs import RUN, PretrainRun, load_run, load_system
+from offline.runs import PretrainRun, load_run, load_system
 from offline.systems import System
 from streamer.errors import ConfigError, RecordingError
 
@@ -34,7 +34,7 @@ WHAT = {"signal": "codes back to a waveform", "latent": "latents"}
 
 
 def export_part(
-    run_folder: str | Path,
+    folder: str | Path,
     part: str,
     out_folder: str | Path,
     *,
@@ -45,7 +45,7 @@ def export_part(
 
     Parameters
     ----------
-    run_folder : str or Path
+    folder : str or Path
         What `bcitrain pretrain` wrote.
     part : str
         ``tokenizer``, ``decoder`` or ``backbone``; not every system has each.
@@ -63,7 +63,7 @@ def export_part(
     BundleError
         The graph does not compute what the part computes: nothing is written.
     """
-    run, system = load_run(run_folder), load_system(run_folder)
+    run, system = load_run(folder), load_system(folder)
     module = choose(system, part)
     names = _montage(run, module, part, ch_names)
     if names:
@@ -78,19 +78,14 @@ def export_part(
     return write(manifest, graph_bytes, Path(out_folder))
 
 
-def is_pretraining(run_folder: str | Path) -> bool:
+def is_pretraining(folder: str | Path) -> bool:
     """Say whether a run folder is that of a pretraining; False where there is none at all."""
-    try:
-        raw = json.loads((Path(run_folder) / RUN).read_bytes())
-    except (OSError, ValueError):
-        return False
-    recipe = raw.get("recipe") if isinstance(raw, dict) else None
-    return isinstance(recipe, dict) and "system" in recipe
+    return run_folder.names_block(folder, "system")
 
 
-def part_names(run_folder: str | Path) -> tuple[str, ...]:
+def part_names(folder: str | Path) -> tuple[str, ...]:
     """Return the parts of a pretraining."""
-    return tuple(sorted(load_system(run_folder).parts()))
+    return tuple(sorted(load_system(folder).parts()))
 
 
 def choose(system: System, part: str) -> nn.Module:

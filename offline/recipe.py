@@ -6,11 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from engine.bundle import AnyStep
 from engine.decision import DecisionConfig
-from engine.faults import faults
 from offline import yaml_file
 from offline.data.trials import Augment, Window
 from offline.models import motor_imagery
@@ -108,10 +107,7 @@ def load(path: str | Path) -> Recipe:
 
 def parse(raw: Any, where: str = "recipe") -> Recipe:
     """Return the recipe that a mapping describes; `ConfigError` lists every fault."""
-    try:
-        recipe = Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{where} is not a recipe:\n{faults(error)}") from error
+    recipe = yaml_file.checked(Recipe, raw, f"{where} is not a recipe")
     if recipe.model.n_chans != len(recipe.ch_names) or recipe.model.n_classes != len(recipe.classes):
         raise ConfigError(
             f"{where}: model has {recipe.model.n_chans} channels and {recipe.model.n_classes} classes; "

@@ -13,24 +13,16 @@ The first two are renewed at every validation, so a long training can be used be
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from engine.faults import faults
-from offline.checkpoint import replacing
+from offline import run_folder
 from offline.pretrain.recipe import PretrainRecipe
 from offline.recipe import Step
 from offline.systems import System
 from streamer.components import Config
-from streamer.errors import ConfigError
 
-RUN = "run.json"
-WEIGHTS = "weights.safetensors"
 CHECKPOINT = Path("checkpoints") / "last.safetensors"
 
 
@@ -84,15 +76,7 @@ class PretrainRun(Config):
 
 def load_run(folder: str | Path) -> PretrainRun:
     """Read the ``run.json`` of a run folder; `ConfigError` when it is not one of a pretraining."""
-    path = Path(folder) / RUN
-    try:
-        return PretrainRun.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}. Give the folder that pretrain wrote."
-        ) from error
-    except ValidationError as error:
-        raise ConfigError(f"{path} does not describe a pretraining:\n{faults(error)}") from error
+    return run_folder.read(folder, PretrainRun, "pretrain", "a pretraining")
 
 
 def load_system(folder: str | Path) -> System:
@@ -104,22 +88,12 @@ def load_system(folder: str | Path) -> System:
         Not a run folder, or its weights are damaged or of another system.
     """
     run = load_run(folder)
-    path = Path(folder) / WEIGHTS
     with torch.random.fork_rng(devices=[]):
         system = run.recipe.system.build(run.sfreq)
-    try:
-        system.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ConfigError(f"Weights {path} cannot be used: {error}. Train again.") from error
+    run_folder.load_weights(folder, system)
     return system.eval()
 
 
 def write(run: PretrainRun, system: System) -> None:
     """Renew the run folder's description and weights, each in one piece."""
-    folder = run.recipe.output
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().to("cpu", copy=True) for name, value in system.state_dict().items()}
-    with replacing(folder / WEIGHTS) as temporary:
-        save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
-    with replacing(folder / RUN) as temporary:
-        temporary.write_text(json.dumps(run.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+    run_folder.write(run.recipe.output, run, system)

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Sequence
@@ -22,12 +21,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from engine.faults import faults
+from offline import run_folder
 from offline.calibrate import fit_temperature
 from offline.checkpoint import SafetensorsIO
 from offline.data.corpus import Corpus, Recording
@@ -38,7 +35,6 @@ from offline.recipe import Recipe, Step
 from streamer.components import Config
 from streamer.errors import ConfigError, RecordingError
 
-WEIGHTS = "weights.safetensors"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
@@ -110,27 +106,13 @@ def train(
         seconds=round(time.monotonic() - started, 1),
         versions=versions("torch", "lightning", "numpy", "scipy"),
     )
-    _write(run, module)
+    run_folder.write(recipe.output, run, module.model)
     return run
 
 
 def load_run(folder: str | Path) -> Run:
     """Read the ``run.json`` of a run folder; `ConfigError` when it is not one."""
-    path = Path(folder) / "run.json"
-    try:
-        return Run.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}. Give the folder that train wrote."
-        ) from error
-    except ValidationError as error:
-        raise ConfigError(f"{path} does not describe a finished training:\n{faults(error)}") from error
-
-
-def _write(run: Run, module: Imagery) -> None:
-    folder = run.recipe.output
-    save_file(module.model.state_dict(), folder / WEIGHTS)
-    (folder / "run.json").write_text(json.dumps(run.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+    return run_folder.read(folder, Run, "train", "a finished training")
 
 
 class ImageryData(L.LightningDataModule):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -56,14 +57,14 @@ class Backend(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class BackendConfig(Config):
+class BackendConfig(Config, ABC):
     """Base of the ``backend:`` blocks."""
 
     kind: str
 
+    @abstractmethod
     def open(self, bundle: Bundle) -> Backend:
         """Compile the bundle's graph; `BundleError` when it is not what the manifest says."""
-        raise AssertionError(f"backend {self.kind} has no open()")
 
 
 def check(graph: Graph, buffers: Buffers) -> None:

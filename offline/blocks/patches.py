@@ -8,16 +8,69 @@ from, so both are put beside the normalised shape, on compressed scales.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from offline.blocks.scale import RunningScale
+from streamer.components import Config
 
 State = tuple[Tensor, ...]
 FLOOR = 1e-3  # of the scaled signal: the loudness of silence
+
+
+class PatchConfig(Config):
+    """What the nets of this kind share of their settings; sizes are theirs.
+
+    Attributes
+    ----------
+    ch_names : tuple of str
+        Montage of the exported step; training takes any montage, from the coordinates in its batches.
+    stype : str
+        ``EEG`` or ``EMG``: how names become places.
+    hop : int
+        Samples per patch.
+    form : str
+        ``causal`` or ``window``, see `offline.blocks.tower`.
+    context : int
+        Frames that a time block sees (``causal``), or that the window holds.
+    dim, layers, heads : int
+        Width, blocks, attention heads of each.
+    dropout : float
+    scale : str
+        ``fixed``: the signal is divided by ``scale_uv``.  ``running``: by the root mean power of each channel
+        over the last ``scale_frames`` frames, for devices of unknown gain; it carries a trace of masked
+        patches into visible ones.
+    scale_uv : float
+    scale_frames : int
+    """
+
+    ch_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    stype: Literal["EEG", "EMG"] = "EEG"
+    hop: PositiveInt
+    form: Literal["causal", "window"] = "causal"
+    context: PositiveInt
+    dim: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    scale: Literal["fixed", "running"] = "fixed"
+    scale_uv: PositiveFloat = 100.0
+    scale_frames: PositiveInt = 100
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> Self:
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim must be a multiple of twice the heads, got {self.dim} and {self.heads}")
+        return self
+
+    @property
+    def n_chans(self) -> int:
+        """Channels of the exported step."""
+        return len(self.ch_names)
 
 
 def patches(x: Tensor, hop: int) -> Tensor:

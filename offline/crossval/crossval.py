@@ -38,7 +38,7 @@ from offline.crossval.statistics import Resamples, difference, score
 from offline.probe.recipe import digest
 from offline.provenance import machine, versions
 from offline.results import Results
-from offline.runs import RUN
+from offline.run_folder import RUN
 
 Progress = Callable[[str, int, int], None]
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from offline import runs
+from offline import run_folder, runs
 from offline.crossval import heads as crossval_heads
 from offline.crossval.folds import Fold, Index, People
 from offline.crossval.recipe import PretrainedNet, Pretraining, Reading, Recipe, Training, UntrainedNet
@@ -67,7 +67,7 @@ def trained_branch(settings: PretrainRecipe, people: People, fold: Fold) -> Any:
         The pretraining has seen a test subject, or its folder holds another one that is unfinished.
     """
     folder = settings.output
-    run = runs.load_run(folder) if (folder / runs.RUN).is_file() else None
+    run = runs.load_run(folder) if (folder / run_folder.RUN).is_file() else None
     mine = run is not None and run.recipe.course() == settings.course()
     if run is None or not (mine and run.finished):
         resume = mine and (folder / CHECKPOINT).is_file()

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from engine.faults import faults
 from offline import yaml_file
 from offline.data.tables import Table
 from streamer.components import Config
-from streamer.errors import ConfigError
 
 Name = Annotated[str, Field(min_length=1)]
 Modality = Literal["eeg", "fmri"]
@@ -196,8 +194,6 @@ def load(path: str | Path) -> Recipe:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    raw = yaml_file.read(path, "Cross-validation")
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{path} is not a cross-validation:\n{faults(error)}") from error
+    return yaml_file.checked(
+        Recipe, yaml_file.read(path, "Cross-validation"), f"{path} is not a cross-validation"
+    )

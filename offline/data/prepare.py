@@ -20,11 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, PositiveFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, PositiveFloat, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.faults import faults
 from offline import yaml_file
 from offline.data.segments import Signal
 from offline.data.shard_index import INDEX, SUBJECTS, Index, Sidecar, digest, read_sidecar, tars_of, write
@@ -89,10 +88,7 @@ def load(path: str | Path) -> Prepare:
 
 def parse(raw: Any, where: str = "configuration") -> Prepare:
     """Return the configuration that a mapping describes; `ConfigError` lists every fault."""
-    try:
-        return Prepare.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{where} does not say what to prepare:\n{faults(error)}") from error
+    return yaml_file.checked(Prepare, raw, f"{where} does not say what to prepare")
 
 
 def prepare(

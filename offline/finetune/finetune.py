@@ -35,7 +35,8 @@ from offline.probe import heads as probe_heads
 from offline.probe.features import Signal
 from offline.probe.tasks import Index, Split, Windows, draw_labels, find_windows, splits
 from offline.provenance import machine, versions
-from offline.runs import WEIGHTS, PretrainRun
+from offline.run_folder import WEIGHTS
+from offline.runs import PretrainRun
 from streamer.errors import ConfigError
 
 

@@ -13,12 +13,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 from engine.decision import DecisionConfig
-from engine.faults import did_you_mean, faults
 from engine.manifest import AnyStep
 from offline import yaml_file
 from offline.data.sources import Folder
@@ -26,7 +24,6 @@ from offline.pretrain.recipe import Card
 from offline.probe.recipe import Task as ProbeTask
 from streamer.components import Config
 from streamer.dsp import StepConfig
-from streamer.errors import ConfigError
 
 if TYPE_CHECKING:
     Step = StepConfig
@@ -218,32 +215,19 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    raw = yaml_file.read(path, "Recipe")
-    for change in changes:
-        yaml_file.change(raw, change)
-    return parse(raw, str(path))
+    return parse(yaml_file.read(path, "Recipe", changes), str(path))
 
 
 def parse(raw: Any, where: str = "recipe") -> Recipe:
     """Return the recipe that a mapping describes; `ConfigError` lists every fault."""
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
-        hints = "".join(_hint(loc) for loc in unknown)
-        raise ConfigError(f"{where} is not a fine-tuning recipe:\n{faults(error)}{hints}") from error
+    return yaml_file.checked(Recipe, raw, f"{where} is not a fine-tuning recipe", BLOCKS.get)
 
 
-def _hint(loc: tuple[int | str, ...]) -> str:
-    """Return the setting that was meant by an unknown key, where one of its block is close."""
-    blocks: dict[tuple[int | str, ...], type[BaseModel]] = {
-        (): Recipe,
-        ("card",): Card,
-        ("backbone",): Backbone,
-        ("task",): Task,
-        ("optim",): Optim,
-        ("decision",): DecisionConfig,
-    }
-    block = blocks.get(loc[:-1])
-    names = [field.alias or name for name, field in block.model_fields.items()] if block else []
-    return did_you_mean(str(loc[-1]), names)
+BLOCKS: dict[yaml_file.Location, type[BaseModel]] = {
+    (): Recipe,
+    ("card",): Card,
+    ("backbone",): Backbone,
+    ("task",): Task,
+    ("optim",): Optim,
+    ("decision",): DecisionConfig,
+}

@@ -10,23 +10,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from engine.faults import faults
-from offline.checkpoint import replacing
+from offline import run_folder
 from offline.finetune.recipe import Recipe
 from offline.models import decoder
 from offline.recipe import Step
-from offline.runs import RUN, WEIGHTS
 from streamer.components import Config
-from streamer.errors import ConfigError
 
 Scores = dict[str, float | int | None]
 
@@ -82,25 +75,12 @@ class FinetuneRun(Config):
 
 def is_finetuning(folder: str | Path) -> bool:
     """Say whether a run folder is that of a fine-tuning; False where there is none at all."""
-    try:
-        raw = json.loads((Path(folder) / RUN).read_bytes())
-    except (OSError, ValueError):
-        return False
-    recipe = raw.get("recipe") if isinstance(raw, dict) else None
-    return isinstance(recipe, dict) and "backbone" in recipe
+    return run_folder.names_block(folder, "backbone")
 
 
 def load_run(folder: str | Path) -> FinetuneRun:
     """Read the ``run.json`` of a run folder; `ConfigError` when it is not one of a fine-tuning."""
-    path = Path(folder) / RUN
-    try:
-        return FinetuneRun.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}. Give the folder that finetune wrote."
-        ) from error
-    except ValidationError as error:
-        raise ConfigError(f"{path} does not describe a fine-tuning:\n{faults(error)}") from error
+    return run_folder.read(folder, FinetuneRun, "finetune", "a fine-tuning")
 
 
 def load_model(folder: str | Path) -> decoder.Decoder:
@@ -111,22 +91,13 @@ def load_model(folder: str | Path) -> decoder.Decoder:
     ConfigError
         Not such a folder, or its weights are damaged or of another model.
     """
-    run, path = load_run(folder), Path(folder) / WEIGHTS
+    run = load_run(folder)
     with torch.random.fork_rng(devices=[]):
         model = run.model.build()
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ConfigError(f"Weights {path} cannot be used: {error}. Fine-tune again.") from error
+    run_folder.load_weights(folder, model)
     return model.eval()
 
 
 def write(run: FinetuneRun, model: decoder.Decoder) -> None:
     """Write the run folder's description and weights, each in one piece."""
-    folder = run.recipe.output
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-    with replacing(folder / WEIGHTS) as temporary:
-        save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
-    with replacing(folder / RUN) as temporary:
-        temporary.write_text(json.dumps(run.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+    run_folder.write(run.recipe.output, run, model)

@@ -22,14 +22,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from offline.blocks.attention import Axis
 from offline.blocks.electrodes import ElectrodeEmbedding, Merge
-from offline.blocks.patches import PatchEmbedding, Scale
+from offline.blocks.patches import PatchConfig, PatchEmbedding, Scale
 from offline.blocks.tower import Backbone, PatchNet, Tower
-from streamer.components import Config as BaseConfig
 
 BCI_IV_2A = (
     *("Fz", "FC3", "FC1", "FCz", "FC2", "FC4", "C5", "C3", "C1", "Cz", "C2"),
@@ -37,40 +36,20 @@ BCI_IV_2A = (
 )
 
 
-class Config(BaseConfig):
-    """Settings; the published sizes are the defaults.
+class Config(PatchConfig):
+    """Settings beside those of `PatchConfig`; the published sizes are the defaults.
 
     Attributes
     ----------
-    ch_names : tuple of str
-        Montage of the exported step; training takes any montage, from the coordinates in its batches.
-    stype : str
-        ``EEG`` or ``EMG``: how names become places.
-    hop : int
-        Samples per patch.
-    form : str
-        ``causal`` or ``window``, see the module.
-    context : int
-        Frames that a time block sees (``causal``), or that the window holds.
-    dim, layers, heads : int
     latents : int, optional
         Merge the electrodes of a frame into so many tokens first.
     patch_channels, patch_kernel, patch_stride : int
         Of the convolutions inside a patch.
-    dropout : float
-    scale : str
-        ``fixed``: the signal is divided by ``scale_uv``.  ``running``: by the root mean power of each channel
-        over the last ``scale_frames`` frames, for devices of unknown gain; it carries a trace of masked
-        patches into visible ones.
-    scale_uv : float
-    scale_frames : int
     """
 
     kind: Literal["brainrvq"] = "brainrvq"
     ch_names: Annotated[tuple[str, ...], Field(min_length=1)] = BCI_IV_2A
-    stype: Literal["EEG", "EMG"] = "EEG"
     hop: PositiveInt = 20
-    form: Literal["causal", "window"] = "causal"
     context: PositiveInt = 40
     dim: PositiveInt = 200
     layers: PositiveInt = 12
@@ -79,21 +58,6 @@ class Config(BaseConfig):
     patch_channels: PositiveInt = 8
     patch_kernel: PositiveInt = 15
     patch_stride: PositiveInt = 4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    scale: Literal["fixed", "running"] = "fixed"
-    scale_uv: PositiveFloat = 100.0
-    scale_frames: PositiveInt = 100
-
-    @model_validator(mode="after")
-    def _even_heads(self) -> Config:
-        if self.dim % (2 * self.heads):
-            raise ValueError(f"dim must be a multiple of twice the heads, got {self.dim} and {self.heads}")
-        return self
-
-    @property
-    def n_chans(self) -> int:
-        """Channels of the exported step."""
-        return len(self.ch_names)
 
     def build(self) -> Backbone:
         """Return the step for ``ch_names``, freshly initialised from torch's global generator."""

@@ -15,72 +15,37 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from offline.blocks.attention import Axis
 from offline.blocks.electrodes import ElectrodeEmbedding
-from offline.blocks.patches import FLOOR, Scale
+from offline.blocks.patches import FLOOR, PatchConfig, Scale
 from offline.blocks.tower import Backbone, PatchNet, Tower
-from streamer.components import Config as BaseConfig
 
 MIDLINE = ("Fz", "FCz", "Cz", "CPz", "Pz", "Oz", "C3", "C4")
 
 
-class Config(BaseConfig):
-    """Settings; the published sizes are the defaults.
+class Config(PatchConfig):
+    """Settings beside those of `PatchConfig`; the published sizes are the defaults.
 
     Attributes
     ----------
-    ch_names : tuple of str
-        Montage of the exported step; training takes any montage, from the coordinates in its batches.
-    stype : str
-        ``EEG`` or ``EMG``: how names become places.
-    hop : int
-        Samples per patch.
-    form : str
-        ``causal`` or ``window`` (as published), see `offline.blocks.tower`.
-    context : int
-        Frames that a time block sees (``causal``), or that the window holds.
-    dim, layers, heads : int
-        Width, blocks over time, attention heads of each.
+    layers : int
+        Blocks over time.
     mix : str
         ``none``: electrodes do not see each other (as published, one channel).  ``alternate``: after each
         block over time there is one over the electrodes of the frame.
-    dropout : float
-    scale : str
-        ``fixed``: the signal is divided by ``scale_uv``.  ``running``: by the root mean power of each channel
-        over the last ``scale_frames`` frames, for devices of unknown gain; it carries a trace of masked
-        patches into visible ones.
-    scale_uv : float
-    scale_frames : int
     """
 
     kind: Literal["neuro2vec"] = "neuro2vec"
     ch_names: Annotated[tuple[str, ...], Field(min_length=1)] = MIDLINE
-    stype: Literal["EEG", "EMG"] = "EEG"
     hop: PositiveInt = 30
-    form: Literal["causal", "window"] = "causal"
     context: PositiveInt = 100
     dim: PositiveInt = 128
     layers: PositiveInt = 4
     heads: PositiveInt = 4
     mix: Literal["none", "alternate"] = "none"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    scale: Literal["fixed", "running"] = "fixed"
-    scale_uv: PositiveFloat = 100.0
-    scale_frames: PositiveInt = 100
-
-    @model_validator(mode="after")
-    def _even_heads(self) -> Config:
-        if self.dim % (2 * self.heads):
-            raise ValueError(f"dim must be a multiple of twice the heads, got {self.dim} and {self.heads}")
-        return self
-
-    @property
-    def n_chans(self) -> int:
-        """Channels of the exported step."""
-        return len(self.ch_names)
 
     def build(self) -> Backbone:
         """Return the step for ``ch_names``, freshly initialised from torch's global generator."""

@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from offline import provenance, runs
+from offline import provenance, run_folder, runs
 from offline.checkpoint import SafetensorsIO
 from offline.pretrain.data import PretrainData
 from offline.pretrain.module import Pretraining
@@ -102,7 +102,7 @@ def _check_output(recipe: PretrainRecipe, resume: bool) -> None:
     checkpoint = recipe.output / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise ConfigError(f"Nothing to resume: {checkpoint} is not there. Pretrain without --resume.")
-    if resume or not checkpoint.is_file() or not (recipe.output / runs.RUN).is_file():
+    if resume or not checkpoint.is_file() or not (recipe.output / run_folder.RUN).is_file():
         return
     last = runs.load_run(recipe.output)
     if not last.finished:

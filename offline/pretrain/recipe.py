@@ -15,16 +15,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
-    ValidationError,
     model_validator,
 )
 
-from engine.faults import did_you_mean, faults
+from engine.faults import did_you_mean
 from offline import yaml_file
 from offline.data.tables import Table
 from offline.systems import SystemConfig, kinds
 from streamer.components import Config
-from streamer.errors import ConfigError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -211,32 +209,23 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> PretrainRecipe:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    raw = yaml_file.read(path, "Recipe")
-    for change in changes:
-        yaml_file.change(raw, change)
-    return parse(raw, str(path))
+    return parse(yaml_file.read(path, "Recipe", changes), str(path))
 
 
 def parse(raw: Any, where: str = "recipe") -> PretrainRecipe:
     """Return the recipe that a mapping describes; `ConfigError` lists every fault."""
-    try:
-        return PretrainRecipe.model_validate(raw)
-    except ValidationError as error:
-        unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
-        hints = "".join(_hint(loc, raw) for loc in unknown)
-        raise ConfigError(f"{where} is not a pretraining recipe:\n{faults(error)}{hints}") from error
+
+    def block_of(loc: yaml_file.Location) -> type[BaseModel] | None:
+        if loc == ("system",):
+            return kinds()[raw["system"]["kind"]].Config  # type: ignore[no-any-return]
+        return BLOCKS.get(loc)
+
+    return yaml_file.checked(PretrainRecipe, raw, f"{where} is not a pretraining recipe", block_of)
 
 
-def _hint(loc: tuple[int | str, ...], raw: Any) -> str:
-    """Return the setting that was meant by an unknown key, where one of its block is close."""
-    blocks: dict[tuple[int | str, ...], type[BaseModel]] = {
-        (): PretrainRecipe,
-        ("card",): Card,
-        ("data",): Data,
-        ("optim",): Optim,
-    }
-    if loc[0] == "system":
-        blocks["system",] = kinds()[raw["system"]["kind"]].Config
-    block = blocks.get(loc[:-1])
-    names = [field.alias or name for name, field in block.model_fields.items()] if block else []
-    return did_you_mean(str(loc[-1]), names)
+BLOCKS: dict[yaml_file.Location, type[BaseModel]] = {
+    (): PretrainRecipe,
+    ("card",): Card,
+    ("data",): Data,
+    ("optim",): Optim,
+}

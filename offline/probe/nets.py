@@ -38,7 +38,8 @@ from offline.probe.recipe import (
     digest,
 )
 from offline.probe.tasks import Index, Split, Windows
-from offline.runs import WEIGHTS, PretrainRun, load_run, load_system
+from offline.run_folder import WEIGHTS
+from offline.runs import PretrainRun, load_run, load_system
 from streamer.errors import ConfigError
 
 Probabilities = NDArray[np.float64]

@@ -6,15 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from engine.faults import faults
 from engine.manifest import AnyStep
 from offline import yaml_file
 from offline.data.sources import Folder
 from streamer.components import Config
 from streamer.dsp import StepConfig
-from streamer.errors import ConfigError
 
 if TYPE_CHECKING:
     Step = StepConfig
@@ -234,8 +232,4 @@ def load(path: str | Path) -> Recipe:
     ConfigError
         No such file, not YAML, or faults: all of them, each with its path.
     """
-    raw = yaml_file.read(path, "Probe")
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{path} is not a probe:\n{faults(error)}") from error
+    return yaml_file.checked(Recipe, yaml_file.read(path, "Probe"), f"{path} is not a probe")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -96,41 +97,41 @@ class Moment:
         return np.random.default_rng((self.seed, self.step))
 
 
-class System(nn.Module):
+class System(nn.Module, ABC):
     """A model under pretraining."""
 
+    @abstractmethod
     def loss(self, batch: Segments, at: Moment) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss to minimise (scalar: the mean over rows of one loss per row) and figures to log."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin_validation(self) -> None:
         """Forget the figures collected so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validate(self, batch: Segments) -> None:
         """Collect figures from one batch, in eval mode, without gradients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_validation(self) -> dict[str, float]:
         """Return the figures over every batch since `begin_validation`; lower-case names, one is ``loss``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
         """Return what can be exported, by name (``tokenizer``, ``decoder``, ``backbone``).
 
         Each is a model on the state contract of `offline.models`, in eval mode.
         """
-        raise NotImplementedError
 
 
-class SystemConfig(Config):
+class SystemConfig(Config, ABC):
     """Base of the blocks under ``system:`` of a pretraining recipe."""
 
     kind: str
 
+    @abstractmethod
     def build(self, sfreq: float) -> System:
         """Return the system, freshly initialised from torch's global generator, for segments at this rate."""
-        raise AssertionError(f"system {self.kind} has no build()")
 
     def check_people(self, people: SubjectSet | None) -> None:
         """Raise `ConfigError` where the people of ``data.tables`` (None: no tables) are of no use to it."""

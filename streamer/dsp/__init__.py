@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from streamer.components import Config
@@ -27,11 +28,11 @@ class Step(Protocol):
         """Forget everything: the next chunk is treated as the first one."""
 
 
-class StepConfig(Config):
+class StepConfig(Config, ABC):
     """Base of the blocks under ``dsp:``."""
 
     kind: str
 
+    @abstractmethod
     def build(self, info: StreamInfo) -> Step:
         """Return the step for a stream described by ``info``; `StreamMismatch` when it cannot work on it."""
-        raise AssertionError(f"step {self.kind} has no build()")

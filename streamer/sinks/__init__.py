@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol, Self
 
 from streamer.components import Config
@@ -27,11 +28,11 @@ class Sink(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class SinkConfig(Config):
+class SinkConfig(Config, ABC):
     """Base of the blocks under ``sinks:``."""
 
     kind: str
 
+    @abstractmethod
     def open(self, info: DecisionInfo) -> Sink:
         """Return the sink, ready to write."""
-        raise AssertionError(f"sink {self.kind} has no open()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, Self
 
@@ -38,14 +39,14 @@ class Source(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class SourceConfig(Config):
+class SourceConfig(Config, ABC):
     """Base of the ``source:`` blocks."""
 
     kind: str
 
+    @abstractmethod
     def open(self) -> Source:
         """Connect and return the source; `StreamNotFound` or `RecordingError` when that fails."""
-        raise AssertionError(f"source {self.kind} has no open()")
 
     def look(self) -> StreamInfo:
         """Return what the stream says of itself, without reading from it."""

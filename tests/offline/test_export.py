@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript")
 from engine.bundle import load  # noqa: E402
 from offline import export_graph as exporting  # noqa: E402
 from offline.export import describe, export, load_model, real_probe, step_graph  # noqa: E402
-from streamer.errors import BundleError  # noqa: E402
+from streamer.errors import BundleError, ConfigError  # noqa: E402
 
 
 class Forgetful(torch.nn.Module):
@@ -72,7 +72,7 @@ def test_a_refused_export_writes_nothing(
 
 
 def test_weights_that_do_not_fit_are_refused(tiny_run: Any, tmp_path: Path) -> None:
-    """Missing weights are a BundleError, not a traceback."""
+    """Missing weights are a ConfigError, not a traceback."""
     recipe = tiny_run.recipe.model_copy(update={"output": tmp_path})
-    with pytest.raises(BundleError, match="cannot be used"):
+    with pytest.raises(ConfigError, match="cannot be used"):
         load_model(tiny_run.model_copy(update={"recipe": recipe}))

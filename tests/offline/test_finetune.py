@@ -394,5 +394,5 @@ def test_damaged_weights_are_refused(frozen: Path, tmp_path: Path) -> None:
     """A folder whose weights are of another model, or none, says so."""
     shutil.copytree(frozen, tmp_path / "run")
     (tmp_path / "run" / "weights.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match=r"cannot be used.*Fine-tune again"):
+    with pytest.raises(ConfigError, match=r"cannot be used.*Train again"):
         load_model(tmp_path / "run")

@@ -16,7 +16,8 @@ from safetensors.torch import load_file  # noqa: E402
 
 from offline.calibrate import fit_temperature  # noqa: E402
 from offline.recipe import load, parse  # noqa: E402
-from offline.train import WEIGHTS, ImageryData, load_run, train  # noqa: E402
+from offline.run_folder import WEIGHTS  # noqa: E402
+from offline.train import ImageryData, load_run, train  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
