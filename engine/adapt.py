@@ -38,20 +38,31 @@ class Fit:
 
 
 def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> Fit:
-    """Return the signal chain from this stream to this bundle.
+    """Return the signal chain from this stream to this bundle; see `fit_contract`."""
+    return fit_contract(bundle.manifest.input, f"bundle {bundle.label}", info, quality)
+
+
+def fit_contract(
+    contract: InputContract, label: str, info: StreamInfo, quality: StepConfig | None = None
+) -> Fit:
+    """Return the signal chain from this stream to what fulfils this contract.
 
     The order is: unit, montage, quality checks (on the model's channels at the device's rate), rate, then the
     bundle's own list.  A bundle for any montage takes every channel of its kind and no others: a trigger
     beside the electrodes is no signal.
+
+    Parameters
+    ----------
+    label : str
+        What it is that takes the signal, for messages: ``"bundle motor-imagery 1.0"``.
 
     Raises
     ------
     StreamMismatch
         The stream does not fit; the message lists every reason.
     BundleError
-        The bundle's own list does not lead to what its graph takes.
+        The contract's own list does not lead to the channels and the rate that it promises.
     """
-    contract = bundle.manifest.input
     notes: list[str] = []
     reasons: list[str] = []
     steps: list[StepConfig] = []
@@ -85,13 +96,14 @@ def fit(bundle: Bundle, info: StreamInfo, quality: StepConfig | None = None) -> 
     if reasons:
         raise StreamMismatch(
             f"Stream {info.name!r} ({info.n_chans} channels, {info.sfreq:g} Hz, {info.unit}) does not fit "
-            f"bundle {bundle.label}:\n" + "\n".join(f"  - {reason}" for reason in reasons)
+            f"{label}:\n" + "\n".join(f"  - {reason}" for reason in reasons)
         )
     chain = Chain([*steps, *contract.dsp], info)
-    if chain.info.n_chans != len(wanted) or chain.info.sfreq != contract.sfreq:
+    n_inputs = contract.n_inputs if contract.ch_names else len(wanted)
+    if chain.info.n_chans != n_inputs or chain.info.sfreq != contract.sfreq:
         raise BundleError(
-            f"Bundle {bundle.label}: its DSP list ends in {chain.info.n_chans} channels at "
-            f"{chain.info.sfreq:g} Hz, its graph takes {len(wanted)} at {contract.sfreq:g}."
+            f"{label[0].upper()}{label[1:]}: its DSP list ends in {chain.info.n_chans} channels at "
+            f"{chain.info.sfreq:g} Hz, its graph takes {n_inputs} at {contract.sfreq:g}."
         )
     return Fit(chain, tuple(notes))
 

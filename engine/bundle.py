@@ -66,11 +66,14 @@ class Bundle:
     manifest : Manifest
     graph_bytes : bytes
         The step graph, as hashed: what was checked is what runs.
+    head_bytes : bytes
+        The head file, as hashed; empty where the bundle has none.
     """
 
     folder: Path
     manifest: Manifest
     graph_bytes: bytes
+    head_bytes: bytes = b""
 
     @property
     def label(self) -> str:
@@ -151,7 +154,8 @@ def load(reference: str | Path) -> Bundle:
     folder = locate(reference)
     manifest = _read_manifest(folder)
     contents = {name: _read_checked(folder, name, sha) for name, sha in manifest.files.items()}
-    return Bundle(folder, manifest, contents[manifest.graph.file])
+    head = manifest.readout.head if manifest.readout is not None else None
+    return Bundle(folder, manifest, contents[manifest.graph.file], contents[head] if head else b"")
 
 
 def shipped() -> dict[str, Path]:

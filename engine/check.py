@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.adapt import fit
 from engine.bundle import Bundle, load
+from engine.calibration import read as read_calibration
 from engine.config import (
     COMMANDS,
     ListenConfig,
@@ -18,6 +19,7 @@ from engine.config import (
     read_yaml,
 )
 from engine.listen import check as check_codes
+from engine.operating import outlook, settle
 from engine.pipeline import Pipeline
 from engine.token_stream import TokenInfo, from_lsl
 from engine.tokens import Tokenizer, outputs_of
@@ -79,11 +81,16 @@ def _command(raw: Any) -> str:
 
 
 def _decided(config: RunConfig, bundle: Bundle) -> dict[str, Any]:
-    _ = bundle.readout  # a bundle for another command is refused before a stream is waited for
+    readout = bundle.readout  # a bundle for another command is refused before a stream is waited for
+    settings = settle(readout.decision, readout.operating, config.decision, bundle.label)
+    calibration = read_calibration(config.calibration) if config.calibration else None
     with config.backend.open(bundle) as backend:
         info = config.source.look()
-        pipeline = Pipeline(bundle, backend, info, quality=config.quality, decision=config.decision)
-        return _answer("run", info, backend.name) | pipeline.describe()
+        pipeline = Pipeline(
+            bundle, backend, info, quality=config.quality, decision=settings, calibration=calibration
+        )
+        decides = {"decides": outlook(readout.decision, readout.operating, settings)}
+        return _answer("run", info, backend.name) | pipeline.describe() | decides
 
 
 def _coded(config: TokensConfig, bundle: Bundle) -> dict[str, Any]:

@@ -31,6 +31,12 @@ File = Annotated[
 ]
 Speed = Annotated[str, typer.Option(help="With --file: 1 for real time, or any factor, or 'max'.")]
 ChunkRows = Annotated[int | None, typer.Option("--chunk", min=1, help="With --file: samples per chunk.")]
+Holes = Annotated[
+    Literal["split", "repeat"],
+    typer.Option(
+        help="With --file, where it keeps the beginning of every epoch only: repeat fills the rest."
+    ),
+]
 
 
 def main() -> None:
@@ -44,7 +50,11 @@ def run_command(
     file: File = None,
     speed: Speed = "max",
     chunk: ChunkRows = None,
+    holes: Holes = "split",
     seconds: Seconds = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of `bcistream calibrate`; instead of the config's.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Decode a live stream until it ends, time is up, or Ctrl-C; exit code 1 if it was lost."""
@@ -53,7 +63,9 @@ def run_command(
 
     out = Output(json)
     with out.errors():
-        settings = from_file(read(config), file, speed, chunk)
+        settings = from_file(read(config), file, speed, chunk, holes)
+        if calibration is not None:
+            settings = settings.model_copy(update={"calibration": calibration})
         if json:
             quiet = tuple(sink for sink in settings.sinks if sink.kind != "console")
             settings = settings.model_copy(update={"sinks": quiet})
@@ -132,6 +144,47 @@ def demo(
 
 
 @app.command()
+def calibrate(
+    config: ConfigPath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the calibration goes, JSON.")],
+    file: File = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Of signal; default: all of a recording, a minute of a live stream."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many labelled trials; with --cues, ask for them.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these, separated by commas; default: all of the bundle.")
+    ] = None,
+    rest: Annotated[
+        float, typer.Option(min=0.0, help="The first so many seconds are rest; centres the latents.")
+    ] = 0.0,
+    cues: Annotated[bool, typer.Option("--cues", help="Say in the terminal what to do when.")] = False,
+    trial_s: Annotated[float, typer.Option(min=1.0, help="With --cues: seconds of a trial.")] = 4.0,
+    pause_s: Annotated[float, typer.Option(min=1.0, help="With --cues: seconds between trials.")] = 3.0,
+    json: Json = False,
+) -> None:
+    """Refit the decoder's head to one person from labelled trials; kept only where it is better."""
+    from engine.calibrate import Ask, told
+    from engine.calibrate import calibrate as listen_and_refit
+    from engine.calibration import write
+    from engine.config import read
+    from engine.prompt import prompt
+
+    out = Output(json)
+    names = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
+    ask = Ask(seconds, trials, names, rest, cues, trial_s, pause_s)
+    with out.errors():
+        settings = from_file(read(config), file, "max", None)
+        with prompt(cues) as show:
+            made = listen_and_refit(settings, ask, say=out.say, show=show)
+        write(made, output)
+        out.result({**told(made), "written": str(output), "use": f"calibration: {output} in {config.name}"})
+
+
+@app.command()
 def devices(
     boards: Annotated[
         bool, typer.Option("--boards", help="List the boards that BrainFlow knows, too.")
@@ -204,15 +257,17 @@ def bench(
         out.result(measure(seconds, sfreq, bundle, say=out.say))
 
 
-def from_file(settings: Taking, file: Path | None, speed: str, chunk: int | None) -> Taking:
+def from_file(
+    settings: Taking, file: Path | None, speed: str, chunk: int | None, holes: Holes = "split"
+) -> Taking:
     """Return the settings with a recording as their source, if one is given."""
     if file is None:
-        if speed != "max" or chunk is not None:
-            raise ConfigError("--speed and --chunk go with --file; a live stream has its own.")
+        if speed != "max" or chunk is not None or holes != "split":
+            raise ConfigError("--speed, --chunk and --holes go with --file; a live stream has its own.")
         return settings
     from streamer.sources.recording import Config as Recording
 
-    source = Recording(path=file, speed=parse_speed(speed), chunk=chunk)
+    source = Recording(path=file, speed=parse_speed(speed), chunk=chunk, holes=holes)
     return settings.model_copy(update={"source": source})
 
 

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from engine.backends import BackendConfig
 from engine.backends.onnxruntime import Config as OnnxRuntime
-from engine.decision import DecisionConfig
 from engine.faults import did_you_mean, faults
+from engine.operating import Override
 from streamer.components import Config, union
 from streamer.dsp.quality import Config as Quality
 from streamer.errors import ConfigError
@@ -82,11 +82,14 @@ class RunConfig(SignalConfig):
 
     Attributes
     ----------
-    decision : DecisionConfig or None
-        Overrides the bundle's own decision settings.
+    decision : Override or None
+        What is other than in the bundle's own decision settings: the keys that are given.
+    calibration : Path or None
+        File of `bcistream calibrate`: the head refitted to this person; relative to the working directory.
     """
 
-    decision: DecisionConfig | None = None
+    decision: Override | None = None
+    calibration: Path | None = None
     sinks: tuple[AnySink, ...] = ()
 
 

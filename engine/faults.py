@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from streamer.components import modules
 
-SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends")
+SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends", "engine.decision")
 
 
 def faults(error: ValidationError) -> str:

@@ -8,7 +8,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from engine.bundle import load
+from engine.calibration import check as check_calibration
+from engine.calibration import read as read_calibration
 from engine.config import RunConfig
+from engine.operating import outlook, settle
 from engine.pipeline import Pipeline, Receiver
 from engine.session import CHANGED, LOST, Observer, Session, drive, greeting, interruptible, report
 from engine.stepping import repair_for
@@ -48,11 +51,22 @@ def run_config(
     """
     stop = stop or threading.Event()
     bundle = load(config.bundle)
-    _ = bundle.readout  # refuses a bundle for another command before a stream is waited for
+    readout = bundle.readout  # refuses a bundle for another command before a stream is waited for
+    settings = settle(readout.decision, readout.operating, config.decision, bundle.label)
+    calibration = read_calibration(config.calibration) if config.calibration else None
+    if calibration is not None:
+        check_calibration(calibration, bundle)
     with ExitStack() as stack:
         backend = stack.enter_context(config.backend.open(bundle))
         source = stack.enter_context(config.source.open())
-        pipeline = Pipeline(bundle, backend, source.info, quality=config.quality, decision=config.decision)
+        pipeline = Pipeline(
+            bundle,
+            backend,
+            source.info,
+            quality=config.quality,
+            decision=settings,
+            calibration=calibration,
+        )
         stack.enter_context(interruptible(stop))  # from here on there is something to report
         info = _decision_info(config, pipeline)
         sinks: list[Receiver[Decision]] = [stack.enter_context(sink.open(info)) for sink in config.sinks]
@@ -62,6 +76,9 @@ def run_config(
         session = Session(pipeline, samples, sinks, telemetry, source.live, backend.name)
         for line in greeting(session, _first(pipeline)):
             say(line)
+        say(f"decides  {outlook(readout.decision, readout.operating, settings)}")
+        if calibration is not None:
+            say(f"calibrated  {calibration.words()}")
         ended = drive(session, config, stop=stop, seconds=seconds, say=say, clock=clock)
     return report(session, ended, _counts(telemetry))
 

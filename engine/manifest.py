@@ -10,12 +10,14 @@ A bundle puts out one of four things, and its manifest has one of four blocks th
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from engine.decision import DecisionConfig
+from engine.decision import AnyDecision, DecisionConfig
+from engine.operating import OperatingPoint
 from streamer.components import Config, union
 from streamer.dsp import StepConfig
 
@@ -98,16 +100,30 @@ class InputContract(Config):
     per_channel: bool = False
     dsp: tuple[AnyStep, ...] = ()
 
+    @property
+    def n_inputs(self) -> int:
+        """Channels of the graph's input: those of the montage, in each band that the list makes of them."""
+        return max(len(self.ch_names), 1) * math.prod(step.outputs_per_channel for step in self.dsp)
+
 
 class Readout(Config):
-    """How the outputs become decisions."""
+    """How the outputs become decisions.
+
+    ``head``, where it is given, is the file that holds the last linear step apart from the graph: what a
+    calibration starts from (`engine.head`).
+
+    ``operating`` says what ``decision`` does at which bound, measured on people that the model has not learnt
+    from; empty where nobody has measured.
+    """
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     idle: str | None = None
     logits: str = "logits"
     latent: str | None = None
+    head: FileName | None = None
     temperature: PositiveFloat = 1.0
-    decision: DecisionConfig = DecisionConfig()
+    decision: AnyDecision = DecisionConfig()
+    operating: tuple[OperatingPoint, ...] = ()
 
 
 class Codec(Config):
@@ -194,6 +210,7 @@ class Manifest(Config):
         wrong = [*_input_faults(self), *_product_faults(self, outputs)]
         if self.graph.file not in self.files:
             wrong.append(f"graph.file {self.graph.file!r} has no hash under files")
+        wrong += _head_faults(self)
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -210,7 +227,7 @@ def _input_faults(manifest: Manifest) -> list[str]:
     if (contract.unit == CODES_UNIT) != (manifest.signal is not None):
         wrong.append("input.unit 'codes' goes with signal, and only with it")
     rows = manifest.signal.n_rows if manifest.signal is not None else 1
-    expected = (1, n_chans * rows, graph.hop)
+    expected = (1, contract.n_inputs * rows, graph.hop)
     if graph.input.shape != expected:
         wrong.append(f"graph.input.shape is {graph.input.shape}; channels and hop say {expected}")
     if contract.per_channel:
@@ -246,6 +263,17 @@ def _readout_faults(readout: Readout, outputs: dict[str, Tensor]) -> list[str]:
         wrong.append(f"{len(readout.classes)} classes, but the logits have {logits.shape[-1]}")
     if readout.idle is not None and readout.idle not in readout.classes:
         wrong.append(f"idle class {readout.idle!r} is not among the classes {list(readout.classes)}")
+    return wrong
+
+
+def _head_faults(manifest: Manifest) -> list[str]:
+    head = manifest.readout.head if manifest.readout is not None else None
+    if head is None:
+        return []
+    assert manifest.readout is not None
+    wrong = [] if head in manifest.files else [f"readout.head {head!r} has no hash under files"]
+    if manifest.readout.latent is None:
+        wrong.append("readout.head reads a latent: readout.latent must name it")
     return wrong
 
 

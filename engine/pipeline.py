@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from engine.adapt import fit
-from engine.backends import Backend
+from engine.backends import Arrays, Backend
 from engine.bundle import Bundle
-from engine.decision import Decider, DecisionConfig
+from engine.calibration import Calibration
+from engine.calibration import check as check_calibration
+from engine.decision import Decider, DecisionSettings
+from engine.framer import Frame
 from engine.stepping import Stepping
 from engine.telemetry import Timing
 from streamer.acquire import Feed
@@ -37,11 +40,18 @@ class Pipeline(Stepping[Decision]):
         The stream that will be fed.
     quality : StepConfig, optional
         Signal checks on the raw channels.
-    decision : DecisionConfig, optional
+    decision : DecisionSettings, optional
         Instead of the bundle's own.
+    calibration : Calibration, optional
+        Its head gives the logits from the latent, instead of the graph's own.
+    observe : callable, optional
+        Told each frame and what the graph put out for it, before it is decided on.  The arrays are the
+        runner's own: copy what is to be kept.
 
     Attributes
     ----------
+    temperature : float
+        Logits are divided by it.
     notes : tuple of str
         How the stream was adapted to the bundle.
     resets : int
@@ -53,6 +63,8 @@ class Pipeline(Stepping[Decision]):
         The stream does not fit the bundle.
     BundleError
         The bundle puts out something else than decisions.
+    ConfigError
+        The calibration is of another bundle.
     """
 
     def __init__(
@@ -62,19 +74,30 @@ class Pipeline(Stepping[Decision]):
         info: StreamInfo,
         *,
         quality: StepConfig | None = None,
-        decision: DecisionConfig | None = None,
+        decision: DecisionSettings | None = None,
+        calibration: Calibration | None = None,
+        observe: Callable[[Frame, Arrays], None] | None = None,
     ) -> None:
         readout = bundle.readout
+        if calibration is not None:
+            check_calibration(calibration, bundle)
         fitted = fit(bundle, info, quality)
         super().__init__(bundle, backend, info, fitted.chain, fitted.notes)
+        self.temperature = readout.temperature
         self._decider = Decider(
-            decision or readout.decision, readout.classes, readout.idle, readout.temperature, self.hop_s
+            decision or readout.decision, readout.classes, readout.idle, self.temperature, self.hop_s
         )
-        self._logits = readout.logits
+        self._logits, self._latent, self._observe = readout.logits, readout.latent, observe
+        self._calibration = calibration
+        self._head = calibration.head if calibration is not None else None
 
     def process(self, chunk: Chunk) -> Iterator[Decision]:
         """Yield the decisions that this chunk completes: none, one or several."""
         for frame, outputs in self.steps(chunk):
+            if self._head is not None and self._latent is not None:
+                outputs = {**outputs, self._logits: self._head.logits(outputs[self._latent])}
+            if self._observe is not None:
+                self._observe(frame, outputs)
             logits = outputs[self._logits]  # (1, 1, n_classes)
             yield self._decider.step(logits.reshape(-1), frame)
 
@@ -92,6 +115,7 @@ class Pipeline(Stepping[Decision]):
             "classes": list(self.bundle.readout.classes),
             "decisions_per_s": round(1 / self.hop_s, 6),
             "adapted": list(self.notes),
+            "calibration": None if self._calibration is None else self._calibration.words(),
             "algorithmic_delay": self.delays(),
         }
 

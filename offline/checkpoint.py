@@ -14,10 +14,7 @@ writes leaves the previous one.
 from __future__ import annotations
 
 import json
-import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from offline.files import replacing
 from streamer.errors import ConfigError
 
 PLAIN = (bool, int, float, str, type(None))
@@ -98,19 +96,6 @@ def load(path: str | Path) -> Any:
 
 
 _ADVICE = "Copy it again from where it was whole, or train again without --resume."
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; the file takes the place of ``path`` in one piece when the block ends."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _flatten(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

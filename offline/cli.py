@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from offline.commands import (
+    benchmark,
     cost,
     crossval,
     data,
@@ -12,6 +13,7 @@ from offline.commands import (
     evaluate,
     export,
     finetune,
+    operate,
     pretrain,
     probe,
     reconstruct,
@@ -39,6 +41,8 @@ app.command()(crossval.crossval)
 app.command()(reconstruct.reconstruct)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
+app.command()(operate.operate)
+app.command()(benchmark.benchmark)
 app.command()(draw.draw)
 app.command()(cost.cost)
 app.add_typer(data.app, name="data")

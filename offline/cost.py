@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from offline import recipe, yaml_file
+from offline import yaml_file
 from offline.compiled import Stepper, Window, frames, n_chans, noise
 from offline.export import TOLERANCE
 from offline.pretrain import recipe as pretrain_recipe
 from offline.provenance import machine, versions
+from offline.train import recipe
 from streamer.errors import BundleError, ConfigError
 
 FORMS = ("causal", "window")  # of a model that has both

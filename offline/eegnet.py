@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from offline import braindecode_nets
 from offline.probe.recipe import EEGNet
 from streamer.errors import MissingDependency
 
@@ -19,15 +19,9 @@ Labels = NDArray[np.int64]
 def require() -> Any:
     """Return braindecode's EEGNet; MissingDependency where it, or what its import takes, is not there."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what braindecode's other models warn of at import
-            from braindecode.models import EEGNet as Net
-    except ImportError as error:
-        raise MissingDependency(
-            f"EEGNet comes from braindecode, which cannot be imported here ({error}): pip install "
-            "braindecode, with a torchaudio that fits this torch; or take eegnet out of the probe's models."
-        ) from error
-    return Net
+        return braindecode_nets.require().EEGNet
+    except MissingDependency as error:
+        raise MissingDependency(f"{error} Or take eegnet out of the probe's models.") from error
 
 
 def train_and_apply(

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from engine.bundle import FORMAT, MANIFEST, Bundle, Graph, Manifest, digest
 from engine.bundle import load as load_bundle
+from engine.head import Head
 from engine.manifest import PRODUCTS
-from offline import run_folder
-from offline.data.corpus import Corpus
-from offline.data.trials import filtered
 from offline.export_graph import (
     GRAPH_FILE,
     OPSET,
@@ -28,16 +25,21 @@ from offline.export_graph import (
     noise,
     step_graph,
 )
+from offline.head_statistics import attach
+from offline.probe.features import Signal
 from offline.provenance import versions
-from offline.train import Run
+from offline.train.data import training_sessions, validation_sessions
+from offline.train.recipe import Recipe
+from offline.train.run import Run, load_model
 from streamer.errors import RecordingError
 
 __all__ = [
-    "OPSET", "TOLERANCE", "check_parity", "describe", "export", "load_model", "real_probe", "step_graph",
-    "write",
+    "OPSET", "TOLERANCE", "check_parity", "describe", "export", "export_run", "load_model", "real_probe",
+    "step_graph", "write",
 ]  # fmt: skip
 
 CARD_FILE = "MODEL_CARD.md"
+WHERE = {"path", "prefix", "include", "exclude"}  # of a folder: not how it is read
 PROBE_HOPS = 600  # real signal to check parity on: longer than any left context so far
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -64,24 +66,45 @@ def export(run: Run, folder: str | Path, *, probe: Array | None = None) -> Bundl
     return write(_manifest(run, graph), graph_bytes, Path(folder))
 
 
+def export_run(run: Run, folder: str | Path) -> Bundle:
+    """Write the bundle of a finished training with all that its recordings, where they are there, can add.
+
+    That is real signal for the parity check, and the head with the latents of the training people, from
+    which `bcistream calibrate` starts.
+
+    Raises
+    ------
+    BundleError
+        As `export`; or the logits are not linear in the latent.
+    """
+    bundle = export(run, folder, probe=real_probe(run))
+    try:
+        sessions = training_sessions(run.recipe)
+    except RecordingError:
+        return bundle
+    return attach(folder, sessions, centred=_centred(run))
+
+
 def real_probe(run: Run) -> Array | None:
     """Return some seconds of a validation recording, preprocessed; None where there are no recordings."""
+    recipe = run.recipe
     try:
-        corpus = Corpus(run.recipe.data.folder)
-        recording = corpus.recordings(corpus.select(run.recipe.data.validate_)[0])[0]
+        session = validation_sessions(recipe)[0]
     except RecordingError:
         return None
-    data = filtered(recording, run.recipe.ch_names, run.dsp)
-    hop = run.recipe.model.hop
+    data = Signal(recipe.ch_names, recipe.sfreq, run.dsp).stretches(session.recording)[0].data
+    hop = recipe.model.hop
     length = min(len(data) // hop * hop, PROBE_HOPS * hop)
     return np.ascontiguousarray(data[:length].T[None])  # (1, C, T)
 
 
-def load_model(run: Run) -> nn.Module:
-    """Return the trained model, its norms and dropout frozen."""
-    model = run.recipe.model.build()
-    run_folder.load_weights(run.recipe.output, model)
-    return model.eval()
+def _centred(run: Run) -> Head | None:
+    """Return the model's layer for latents minus the person's own mean at rest; None where it has none."""
+    layer = getattr(load_model(run), "centred", None)
+    if layer is None:
+        return None
+    weight, bias = (part.detach().double().numpy() for part in (layer.weight, layer.bias))
+    return Head(weight, bias)
 
 
 def write(manifest: dict[str, Any], graph_bytes: bytes, folder: Path) -> Bundle:
@@ -107,7 +130,7 @@ def _manifest(run: Run, graph: Graph) -> dict[str, Any]:
     return {
         **recipe.card.model_dump(),
         "input": {
-            "stype": "EEG",
+            "stype": recipe.stype,
             "sfreq": recipe.sfreq,
             "unit": "uV",
             "ch_names": recipe.ch_names,
@@ -117,11 +140,12 @@ def _manifest(run: Run, graph: Graph) -> dict[str, Any]:
         "graph": graph.model_dump(mode="json"),
         "readout": {
             "classes": recipe.classes,
-            "idle": recipe.classes[0],
+            "idle": recipe.idle,
             "logits": "logits",
             "latent": "latent",
             "temperature": run.temperature,
-            "decision": recipe.decision.model_dump(mode="json"),
+            "decision": run.decision.model_dump(mode="json"),
+            "operating": [point.model_dump(mode="json") for point in run.operating],
         },
         "provenance": _provenance(run),
     }
@@ -130,14 +154,27 @@ def _manifest(run: Run, graph: Graph) -> dict[str, Any]:
 def _provenance(run: Run) -> dict[str, Any]:
     recipe = run.recipe
     return {
-        "trained_on": {
-            "folder": recipe.data.folder.name,
-            "train": recipe.data.train,
-            "validate": recipe.data.validate_,
-        },
+        "trained_on": {"folder": _places(recipe), **run.subjects},
         "fingerprints": run.fingerprints,
         "recipe": recipe.digest(),
         "seed": recipe.seed,
         "validation": run.scores,
+        "task": _task(recipe),
         "versions": run.versions | versions(*TOOLS),
     }
+
+
+def _task(recipe: Recipe) -> dict[str, Any]:
+    """Return what the bundle is asked, and how recordings like those it learned from are read."""
+    folders = recipe.data.folders
+    return {
+        "protocol": recipe.protocol.model_dump(mode="json"),
+        "folder": folders[0].model_dump(mode="json", exclude=WHERE) if folders else {},
+        "stype": recipe.stype,
+    }
+
+
+def _places(recipe: Recipe) -> str:
+    """Return the names of folders and data sets, not where they are on this machine."""
+    data = recipe.data
+    return ", ".join([*(one.path.name for one in data.folders), *(one.dataset for one in data.moabb)])

@@ -11,8 +11,9 @@ from offline.export_graph import Array, check_parity, describe, noise, step_grap
 from offline.export_part import NOISE_UV
 from offline.finetune.data import Labelled
 from offline.finetune.run import FinetuneRun, load_model, load_run
+from offline.head_statistics import attach
 from offline.probe.features import Signal
-from offline.probe.tasks import Windows, find_windows
+from offline.probe.tasks import Windows, find_windows, read_sessions
 from offline.provenance import versions
 from streamer.errors import RecordingError
 
@@ -40,7 +41,13 @@ def export_decoder(run_folder: str | Path, out_folder: str | Path) -> Bundle:
     graph_bytes, graph = step_graph(model, model.n_chans), describe(model, model.n_chans)
     signals = [noise(model, model.n_chans, 1, NOISE_UV), *_recorded(run, model.hop)]
     check_parity(model, graph_bytes, graph, signals)
-    return write(_manifest(run, graph), graph_bytes, Path(out_folder))
+    bundle = write(_manifest(run, graph), graph_bytes, Path(out_folder))
+    task = run.recipe.task
+    try:
+        sessions = read_sessions(task.folder, run.subjects["train"], task.stype, holes=True)
+    except RecordingError:
+        return bundle
+    return attach(out_folder, sessions)
 
 
 def _recorded(run: FinetuneRun, hop: int) -> list[Array]:

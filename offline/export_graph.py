@@ -98,20 +98,12 @@ def step_graph(model: Any, n_chans: int) -> bytes:
     rows = EXAMPLE_ROWS if free else 1
     leaves = state_leaves(model.init_state(rows))
     channels = torch.export.Dim(FREE_DIMENSION, min=1, max=MAX_CHANNELS)
-    with warnings.catch_warnings():
-        # The exporter's own use of torch's and onnxscript's deprecated names is no concern of the user.
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _Step(model, names).eval(),
-            (torch.zeros(rows, n_chans, model.hop), *leaves),
-            dynamo=True,
-            opset_version=OPSET,
-            verbose=False,
-            input_names=["x", *(s.input for s in graph.state)],
-            output_names=[*names, *(s.output for s in graph.state)],
-            dynamic_shapes=({0: channels}, tuple({0: channels} for _ in leaves)) if free else None,
-        )
-    assert program is not None
+    options = {
+        "input_names": ["x", *(s.input for s in graph.state)],
+        "output_names": [*names, *(s.output for s in graph.state)],
+        "dynamic_shapes": ({0: channels}, tuple({0: channels} for _ in leaves)) if free else None,
+    }
+    program = _traced(_Step(model, names).eval(), (torch.zeros(rows, n_chans, model.hop), *leaves), options)
     proto = program.model_proto
     _strip(proto)
     if free:
@@ -119,6 +111,24 @@ def step_graph(model: Any, n_chans: int) -> bytes:
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def _traced(step: nn.Module, example: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
+    """Return torch's ONNX program of a step; BundleError with torch's own reason where there is none."""
+    try:
+        with warnings.catch_warnings():
+            # The exporter's own use of torch's and onnxscript's deprecated names is no concern of the user.
+            warnings.simplefilter("ignore")
+            return torch.onnx.export(
+                step, example, dynamo=True, opset_version=OPSET, verbose=False, **options
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        raise BundleError(
+            f"Export refused: torch cannot write the model as a graph of fixed shapes: {reason}  Does it "
+            "branch on values that it computes, or use an operation that ONNX has not?"
+        ) from error
 
 
 def _check_free(proto: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,20 @@ import numpy as np
 
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle
-from offline.data.corpus import Recording
-from offline.evaluate import Played, play
+from engine.pipeline import Pipeline
+from engine.scoring import answer_trials
+from offline.evaluate.played import chunks
+from offline.probe.tasks import Session
+from streamer.dsp.quality import Config as Quality
+from streamer.sources.recording import Recording
+from streamer.types import Decision
 
 COLOURS = ("#9aa0a6", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a")
 SHOWN = ("C3", "C4")
 LIFT_UV = 120.0  # between the drawn channels
 
 
-def draw(bundle: Bundle, recording: Recording, path: Path, start_s: float, seconds: float) -> dict[str, Any]:
+def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: float) -> dict[str, Any]:
     """Play the recording through the live pipeline and write a picture of a stretch of it.
 
     Above, two raw channels over the hand areas; below, the probability of each class as it was put out;
@@ -33,21 +39,26 @@ def draw(bundle: Bundle, recording: Recording, path: Path, start_s: float, secon
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    recording, readout = session.recording, bundle.readout
     with OnnxRuntime().open(bundle) as backend:
-        played = play(bundle, backend, recording)
-    end_s = min(start_s + seconds, len(recording) / recording.info.sfreq)
+        pipeline = Pipeline(bundle, backend, recording.info, quality=Quality())  # as a run has it
+        decisions = [decision for chunk in chunks(recording) for decision in pipeline.process(chunk)]
+    cued = [name for name in readout.classes if name != readout.idle]
+    trials = answer_trials(decisions, recording.markers, readout.classes, among=cued)
+    end_s = min(start_s + seconds, float(recording.times[-1]))
     figure, (above, below) = plt.subplots(
         2, 1, sharex=True, figsize=(10, 4.6), height_ratios=(1, 1.4), layout="constrained"
     )
     _draw_signal(above, recording, start_s, end_s)
-    _draw_decisions(below, played, bundle)
+    above.set_title(f"{session.subject}, {session.name}")
+    _draw_decisions(below, decisions, bundle)
     for axes in (above, below):
-        _shade(axes, played, bundle, start_s, end_s)
+        _shade(axes, recording, bundle, start_s, end_s)
         axes.spines[["top", "right"]].set_visible(False)
     below.set(xlim=(start_s, end_s), ylim=(0, 1), xlabel="time (s)", ylabel="probability")
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    shown = [t for t in played.trials if start_s <= t.time < end_s]
+    shown = [t for t in trials if start_s <= t.time < end_s]
     return {
         "picture": str(path),
         "trials": len(shown),
@@ -57,33 +68,29 @@ def draw(bundle: Bundle, recording: Recording, path: Path, start_s: float, secon
 
 def _draw_signal(axes: Any, recording: Recording, start_s: float, end_s: float) -> None:
     names = list(recording.info.ch_names)
-    sfreq = recording.info.sfreq
-    rows = slice(round(start_s * sfreq), round(end_s * sfreq))
+    rows = slice(*np.searchsorted(recording.times, (start_s, end_s)))
     for lift, name in enumerate(reversed([name for name in SHOWN if name in names])):
         y = recording.data[rows, names.index(name)]
-        times = start_s + np.arange(len(y)) / sfreq
-        axes.plot(times, y - np.median(y) + lift * LIFT_UV, lw=0.5, color="#333333")
+        axes.plot(recording.times[rows], y - np.median(y) + lift * LIFT_UV, lw=0.5, color="#333333")
         axes.text(start_s, lift * LIFT_UV, f"{name}  ", ha="right", va="center")
-    axes.set(
-        yticks=[], title=f"{recording.subject}, {recording.info.name}", ylabel=f"EEG ({recording.info.unit})"
-    )
+    axes.set(yticks=[], ylabel=f"{recording.info.stype} ({recording.info.unit})")
     axes.yaxis.set_label_coords(-0.055, 0.5)
     axes.tick_params(bottom=False)
 
 
-def _draw_decisions(axes: Any, played: Played, bundle: Bundle) -> None:
-    times = [decision.time for decision in played.decisions]
-    values = np.array([decision.probabilities for decision in played.decisions])  # (n, n_classes)
-    values[[not decision.valid for decision in played.decisions]] = np.nan
+def _draw_decisions(axes: Any, decisions: Sequence[Decision], bundle: Bundle) -> None:
+    times = [decision.time for decision in decisions]
+    values = np.array([decision.probabilities for decision in decisions])  # (n, n_classes)
+    values[[not decision.valid for decision in decisions]] = np.nan
     for column, name in enumerate(bundle.readout.classes):
         axes.plot(times, values[:, column], color=COLOURS[column], lw=1.5, label=name.replace("_", " "))
     axes.legend(loc="upper left", ncols=3, frameon=False, bbox_to_anchor=(0, 1.16))
 
 
-def _shade(axes: Any, played: Played, bundle: Bundle, start_s: float, end_s: float) -> None:
+def _shade(axes: Any, recording: Recording, bundle: Bundle, start_s: float, end_s: float) -> None:
     """Shade cued stretches in their class's colour."""
     classes = bundle.readout.classes
-    for marker in played.recording.markers:
+    for marker in recording.markers:
         inside = marker.time < end_s and marker.time + marker.duration > start_s
         if inside and marker.label in classes and marker.label != bundle.readout.idle:
             colour = COLOURS[classes.index(marker.label)]

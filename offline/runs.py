@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from offline import run_folder
+from offline.data.segments import Step
 from offline.pretrain.recipe import PretrainRecipe
-from offline.recipe import Step
 from offline.systems import System
 from streamer.components import Config
 

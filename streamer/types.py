@@ -118,7 +118,8 @@ class Decision:
     label : str or None
         The class decided for.  None: idle, rejected, warming up or bad signal.
     confidence : float
-        Probability of the most likely class.
+        By the kind of decision: probability of the most likely class (``threshold``), or evidence for the
+        leading class as a share of what a label takes (``evidence``).
     valid : bool
         False while the model warms up or the signal under the decision is bad.
     """

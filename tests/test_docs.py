@@ -15,14 +15,16 @@ from offline.cli import app as training
 from streamer.components import modules
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = (ROOT / "README.md", ROOT / "offline" / "README.md")
+README = "\n".join(page.read_text() for page in PAGES)
 SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends")
 LOADERS = {
-    "train": "offline.recipe",
+    "train": "offline.train.recipe",
     "pretrain": "offline.pretrain.recipe",
     "finetune": "offline.finetune.recipe",
     "probe": "offline.probe.recipe",
     "crossval": "offline.crossval.recipe",
+    "benchmark": "offline.benchmark.recipe",
     "data prepare": "offline.data.prepare",
 }
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -51,8 +53,7 @@ def test_every_setting_of_a_pretraining_is_in_the_readme() -> None:
     from offline.blocks import quantize
 
     configs = [module.Config for module in (*systems.kinds().values(), *models.kinds().values(), quantize)]
-    pretrained = [config for config in configs if config is not models.kinds()["motor_imagery"].Config]
-    keys = {key for config in pretrained for key in config.model_fields}
+    keys = {key for config in configs for key in config.model_fields}
     assert not {key for key in keys if f"`{key}`" not in README}
 
 
@@ -98,7 +99,8 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert command[1] in (ROOT / ".ci" / "run").read_text()
 
 
-def test_links_inside_the_project_lead_somewhere() -> None:
-    """Relative links and pictures of the README exist."""
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
-        assert (ROOT / target).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
+    """Relative links and pictures of the README and of the training's exist."""
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists()

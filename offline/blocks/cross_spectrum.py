@@ -28,10 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamer.errors import ConfigError
+from offline.blocks.bands import Band, averages_of, basis_of, bins_of
 
 Connectivity = Literal["imaginary", "correlation"]
-Band = tuple[float, float]
 MeanState = tuple[Tensor, Tensor]
 State = tuple[Tensor, MeanState, MeanState]
 FLOOR = 1e-4  # power, per sample, of what counts as silence in a signal of size 1
@@ -82,11 +81,11 @@ class CrossSpectrum(nn.Module):
         super().__init__()
         self.hop, self.window, self.connectivity = hop, window, connectivity
         self.mean = ExponentialMean(forget_s * sfreq / hop)
-        bins = [_bins(band, sfreq, window) for band in bands]
+        bins = [bins_of(band, sfreq, window) for band in bands]
         self.widths = [len(each) for each in bins]
         self.frequencies = tuple(float(k) * sfreq / window for each in bins for k in each)
-        self.register_buffer("basis", _basis(np.concatenate(bins), window), persistent=False)  # (2K, 1, W)
-        self.register_buffer("average", _average(self.widths), persistent=False)  # (K, E)
+        self.register_buffer("basis", basis_of(np.concatenate(bins), window), persistent=False)  # (2K, 1, W)
+        self.register_buffer("average", averages_of(self.widths), persistent=False)  # (K, E)
 
     @property
     def left(self) -> int:
@@ -202,36 +201,3 @@ class ExponentialMean:
         age = torch.arange(frames, device=like.device, dtype=torch.float64).flip(0)
         kept = self.keep**age
         return (kept / kept.sum()).to(like.dtype)
-
-
-def _bins(band: Band, sfreq: float, window: int) -> np.ndarray:
-    """Return the frequencies of a transform over the window that lie in a band, as indices."""
-    k = np.arange(1, (window + 1) // 2)
-    inside = k[(k * sfreq / window >= band[0]) & (k * sfreq / window < band[1])]
-    if not len(inside):
-        raise ConfigError(
-            f"No frequency of a window of {window} samples at {sfreq:g} Hz lies in the band {band[0]:g}-"
-            f"{band[1]:g} Hz: they are {sfreq / window:g} Hz apart and below {sfreq / 2:g} Hz. Make `window` "
-            "longer or the band wider."
-        )
-    return inside
-
-
-def _basis(bins: np.ndarray, window: int) -> Tensor:
-    """Return cosines and sines under a Hann window as filters (2K, 1, W); white noise of size 1 has power 1.
-
-    Each is orthogonal to a constant, as if the window's mean had been taken away first; the lowest frequency
-    alone has a mean under the window to lose, a sixth of its power.
-    """
-    times = np.arange(window)
-    hann = np.sin(np.pi * (times + 0.5) / window) ** 2
-    phase = 2 * np.pi * bins[:, None] * times / window
-    filters = np.concatenate([np.cos(phase), -np.sin(phase)]) * hann / np.sqrt(np.square(hann).sum())
-    filters -= filters.mean(axis=1, keepdims=True)
-    return torch.from_numpy(filters[:, None].astype(np.float32))
-
-
-def _average(widths: Sequence[int]) -> Tensor:
-    """Return the matrix (K, E) that takes the mean over each band's frequencies."""
-    band = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))  # (K,)
-    return F.one_hot(band).float() / torch.tensor(widths)

@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from engine.output import Output
-from offline.commands._shared import BundleRef, DataFolder, Json, Subjects, need
+from offline.commands._bar import bar
+from offline.commands._shared import DataFolder, Json, Subjects, need
+from streamer.errors import ConfigError
+
+Bundles = Annotated[
+    list[str], typer.Argument(metavar="BUNDLE...", help="Folders of bundles, or names of shipped ones.")
+]
 
 
 def evaluate(
-    bundle: BundleRef,
+    bundles: Bundles,
     data: DataFolder,
     subjects: Subjects = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for JSON, Markdown, pictures and what was played; a second run goes on."),
+    ] = None,
+    subject_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression on a file's path; its first group is the subject.")
+    ] = None,
+    hold: Annotated[
+        int | None, typer.Option(min=1, help="Rows for which the recorder repeats each sample.")
+    ] = None,
+    uv_per_count: Annotated[
+        float | None, typer.Option(min=0, help="µV per step, for recordings that tell no unit.")
+    ] = None,
+    holes: Annotated[str | None, typer.Option(help="What becomes of holes: split or repeat.")] = None,
+    from_s: Annotated[
+        float | None, typer.Option(min=0, help="Score from so long after each marker on, s.")
+    ] = None,
+    at_s: Annotated[float | None, typer.Option(min=0, help="Answer each cue so long after it, s.")] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(help="Answer a cue from the mean of its hops, or the last one: mean or last."),
+    ] = None,
+    window_s: Annotated[
+        float | None, typer.Option(min=0, help="Score windows of this length instead of cued trials, s.")
+    ] = None,
+    channels: Annotated[
+        list[str] | None, typer.Option(help="A channel's new name, OLD=NEW; may be repeated.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(help="A marker's new name, OLD=NEW; may be repeated.")
+    ] = None,
     baselines: Annotated[
         bool,
         typer.Option("--baselines", help="Also train and score the classical baselines; needs --train-data."),
@@ -26,61 +61,86 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Score a bundle on recordings through the live pipeline; those it was trained on are left out."""
+    """Score bundles on recordings through the live pipeline; those they were trained on are left out."""
     out = Output(json)
     with out.errors():
+        need("sklearn", *(["matplotlib"] if output else []), *(["pyriemann"] if baselines else []))
         from engine.bundle import load
-        from offline.data.corpus import Corpus
-        from offline.evaluate import play_all, report
+        from offline.evaluate.recordings import Options
+        from offline.evaluate.report import document, write
+        from offline.evaluate.run import evaluate_all
 
-        loaded = load(bundle)
-        with _bar(out) as progress:
-            result = play_all(loaded, Corpus(data), subjects, progress=progress)
-            document = report(loaded, result)
-            if baselines:
-                need("sklearn", "pyriemann")
-                from offline.baselines import score_baselines
+        if baselines and len(bundles) > 1:
+            raise ConfigError("--baselines goes with one bundle: `bcitrain benchmark` compares any number.")
+        options = Options(
+            folder=_given(subject=subject_pattern, hold=hold, uv_per_count=uv_per_count, holes=holes),
+            protocol=_given(from_s=from_s, at_s=at_s, answer=answer, window_s=window_s),
+            channels=_renamed(channels, "--channels"),
+            labels=_renamed(labels, "--labels"),
+        )
+        loaded = [load(bundle) for bundle in bundles]
+        with bar(out, "evaluating") as progress:
+            made = evaluate_all(loaded, data, subjects, options=options, keep=output, progress=progress)
+            progress("scoring", 0, 1)
+            content = document(made)
+        if baselines:
+            content["evaluations"][0]["baselines"] = _baselines(made[0], train_data)
+        if output is not None:
+            from offline.evaluate.plots import draw_all
 
-                document["baselines"] = score_baselines(
-                    loaded, train_data, [played.recording for played in result.played]
-                )
+            write(content, output)
+            draw_all(content, output)
         if json:
-            out.document(document)
+            out.document(content if len(bundles) > 1 else content["evaluations"][0])
         else:
-            _show(out, document)
+            _show(out, content, output)
 
 
-@contextmanager
-def _bar(out: Output) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar on standard error, unless the output is for scripts."""
-    if out.json:
-        yield lambda subject, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=None)
-
-        def progress(subject: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, description=subject or "scoring")
-
-        yield progress
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
-def _show(out: Output, document: dict[str, Any]) -> None:
-    """Print the report for people: figures, then subjects, then baselines."""
-    hidden = {"per_subject", "idle", "baselines"}
-    out.result({key: value for key, value in document.items() if key not in hidden})
-    out.result({key: value for key, value in document["idle"].items() if key != "curve"})
-    rows = [{"subject": subject, **values} for subject, values in document["per_subject"].items()]
-    for name, figures in document.get("baselines", {}).items():
+def _renamed(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """Return new names by old ones."""
+    names = {}
+    for pair in pairs or ():
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise ConfigError(f"{option} takes OLD=NEW, such as T1=left_fist; got {pair!r}.")
+        names[old] = new
+    return names
+
+
+def _baselines(made: Any, train_data: Path | None) -> dict[str, Any]:
+    """Train and score the classical baselines on what the bundle was scored on."""
+    from offline.baselines import score_baselines
+    from offline.data.corpus import Corpus
+
+    scored = {(played.subject, played.name) for played in made.played}
+    corpus = Corpus(made.task.folder.path)
+    every = (one for subject in corpus.subjects for one in corpus.recordings(subject))
+    return score_baselines(made.bundle, train_data, [r for r in every if (r.subject, r.name) in scored])
+
+
+def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
+    """Print the report for people: figures, subjects, curves, comparisons."""
+    from offline.evaluate import report
+
+    made = content["evaluations"]
+    for row in report.summary(made):
+        out.result(row)
+    for one in made:
+        out.result({key: one[key] for key in ("protocol", "excluded", "skipped", "adapted") if one[key]})
+    rows = report.per_subject(made)
+    for name, figures in made[0].get("baselines", {}).items():
         for row in rows:
             row[name] = figures["per_subject"].get(row["subject"], {}).get("accuracy")
     out.table("per subject", rows)
-    out.table("hits against false activations", document["idle"]["curve"])
-    if "baselines" in document:
-        out.table(
-            "baselines",
-            [{"name": name, "accuracy": f["accuracy"]} for name, f in document["baselines"].items()],
-        )
+    if any(one["over_time"] for one in made):
+        out.table("accuracy by time after the cue", report.over_time(made))
+    for one in (one for one in made if one["idle"]):
+        out.table(f"hits against false activations: {one['bundle']}", one["idle"]["curve"])
+    if content["comparisons"]:
+        out.table("paired over subjects", report.comparisons(content))
+    if output is not None:
+        out.result({"written": str(output)})

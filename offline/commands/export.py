@@ -78,16 +78,15 @@ def _written(run: Path, bundle: Path, part: str | None, ch_names: tuple[str, ...
         return export_decoder(run, bundle)
 
     if not is_pretraining(run):
-        from offline.export import export as write_bundle
-        from offline.export import real_probe
-        from offline.train import load_run
+        from offline.export import export_run
+        from offline.train.run import load_run
 
         finished = load_run(run)
         if part is not None or ch_names is not None:
             raise ConfigError(
                 f"{run} is a training: it has one model for one montage. Leave out --part and --ch-names."
             )
-        return write_bundle(finished, bundle, probe=real_probe(finished))
+        return export_run(finished, bundle)
     if part is None:
         raise ConfigError(
             f"{run} is a pretraining: say which part of it, --part {' or '.join(part_names(run))}."

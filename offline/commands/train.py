@@ -13,6 +13,10 @@ from offline.commands._shared import Json, need, quiet
 
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML of the training; see configs/.")],
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a setting: optim.lr=0.001."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     json: Json = False,
 ) -> None:
@@ -20,11 +24,11 @@ def train(
     out = Output(json)
     with out.errors():
         need("torch", "lightning")
-        from offline.recipe import load
-        from offline.train import train as run_training
+        from offline.train.recipe import load
+        from offline.train.train import train as run_training
 
         quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
-        settings = load(recipe)
+        settings = load(recipe, change or [])
         run = run_training(settings, resume=resume, progress=not json)
         out.result(
             {

@@ -18,8 +18,8 @@ from pydantic import PositiveFloat, PositiveInt, field_validator
 from offline.data.corpus import fingerprint
 from streamer.components import Config
 from streamer.errors import ConfigError, MissingDependency, RecordingError
-from streamer.sources.recording import Recording, load
-from streamer.types import StreamInfo
+from streamer.sources.recording import Holes, Recording, load, repeated
+from streamer.types import Marker, StreamInfo
 
 SUFFIXES = (".edf", ".bdf", ".gdf", ".fif", ".vhdr", ".xdf", ".xdfz", ".npz")
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
@@ -45,6 +45,11 @@ class Folder(Config):
         Rows for which a recorder repeats each sample: one of so many is kept, and the rate divided by it.
     uv_per_count : float, optional
         µV per step, for recordings that tell no unit.
+    holes : "split" or "repeat"
+        What becomes of recordings that keep the first seconds of every epoch: stretches with holes between
+        them, before each of which every state is reset; or one signal without holes, in which each is
+        repeated to fill its epoch, for a net that looks at the first seconds only.  `RecordingError` where
+        the stretches are no such epochs.
     """
 
     path: Path
@@ -54,6 +59,7 @@ class Folder(Config):
     exclude: tuple[str, ...] = ()
     hold: PositiveInt = 1
     uv_per_count: PositiveFloat | None = None
+    holes: Holes = "split"
 
     @field_validator("subject")
     @classmethod
@@ -255,11 +261,24 @@ def _from_raw(name: str, raw: Any) -> Opened:
         ch_types=tuple(types),
         unit="uV",
     )
-    return Recording(info, data, np.arange(len(data)) / info.sfreq), fingerprint(data.T)
+    times = np.arange(len(data)) / info.sfreq
+    return Recording(info, data, times, markers=_cues(raw)), fingerprint(data.T)
+
+
+def _cues(raw: Any) -> tuple[Marker, ...]:
+    """Return a Raw's annotations as markers: where MOABB has cues, each lasts as long as its trial."""
+    first_s = float(raw.first_time)  # annotations count from where the recorder started
+    notes = raw.annotations
+    return tuple(
+        Marker(float(onset) - first_s, str(label), float(duration))
+        for onset, duration, label in zip(notes.onset, notes.duration, notes.description, strict=True)
+    )
 
 
 def _read(path: Path, folder: Folder) -> Opened:
     recording = load(path)
+    if folder.holes == "repeat":
+        recording = repeated(recording)
     if folder.hold > 1:
         recording = _unheld(recording, folder.hold)
     if recording.info.unit == "unknown" and folder.uv_per_count is not None:

@@ -189,11 +189,22 @@ def adapted(
         prior = step.prior
         if prior is None:
             so_far = Signal(signal.ch_names, signal.sfreq, tuple(dsp))
-            prior = population(_covariance(so_far, session) for session in sessions)
+            prior = population((_covariance(so_far, session) for session in sessions), step.groups)
         level = float(np.sqrt(np.trace(prior) / len(prior)))
         dsp.append(step.model_copy(update={"prior": prior}))
         dsp.append(Scale(unit="uV", assume="uV", factor=float(f"{level:.6g}")))
     return tuple(dsp)
+
+
+def adapted_prior(sessions: Sequence[Session], signal: Signal) -> tuple[StepConfig, ...]:
+    """Return the DSP list of ``signal``, its first `align` without a prior with that of these recordings."""
+    steps = list(signal.dsp)
+    places = [(i, step) for i, step in enumerate(steps) if isinstance(step, Align) and step.prior is None]
+    for place, align in places[:1]:
+        so_far = Signal(signal.ch_names, signal.sfreq, tuple(steps[:place]))
+        prior = population((_covariance(so_far, session) for session in sessions), align.groups)
+        steps[place] = align.model_copy(update={"prior": prior})
+    return tuple(steps)
 
 
 def _covariance(signal: Signal, session: Session) -> NDArray[np.float64]:

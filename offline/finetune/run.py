@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from offline import run_folder
+from offline.data.segments import Step
 from offline.finetune.recipe import Recipe
 from offline.models import decoder
-from offline.recipe import Step
 from streamer.components import Config
 
 Scores = dict[str, float | int | None]

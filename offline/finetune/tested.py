@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from offline.calibrate import balanced_cross_entropy
-from offline.checkpoint import replacing
+from offline.files import replacing
 from offline.finetune.data import Labelled, Progress
 from offline.finetune.run import FinetuneRun, load_model, load_run
 from offline.probe import heads as probe_heads

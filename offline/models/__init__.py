@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 
 def kinds() -> dict[str, ModuleType]:
@@ -24,3 +25,12 @@ def kinds() -> dict[str, ModuleType]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     found = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
     return {name: module for name, module in found.items() if hasattr(module, "Config")}
+
+
+def left_context(config: Any) -> int:
+    """Return the samples before a hop that a model of this config sees.
+
+    A config that knows is not built for it: that may take a library or weights that are not here.
+    """
+    known = getattr(config, "left_context", None)
+    return int(config.build().left_context if known is None else known)

@@ -14,7 +14,8 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from offline.blocks.cross_spectrum import Band, Connectivity, CrossSpectrum, correlation
+from offline.blocks.bands import Band
+from offline.blocks.cross_spectrum import Connectivity, CrossSpectrum, correlation
 from offline.blocks.domains import SpectralEncoder, TemporalEncoder
 from offline.blocks.electrodes import ElectrodeEmbedding
 from offline.blocks.graph import GraphEncoder

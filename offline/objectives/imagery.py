@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from offline.data.trials import IGNORE
 from streamer.components import Config as BaseConfig
 
+LAST = 2  # hops at the end of a trial
+
 
 class Config(BaseConfig):
-    """Weights of the two terms.
+    """Weights of the terms.
 
     Attributes
     ----------
     hop_weight : float
         Cross-entropy of every hop's class: what the live decision needs.
     trial_weight : float
-        Left against right, from the trial's mean log-odds: what the benchmark asks.
+        Left against right, from the trial's mean log-odds.
+    last_weight : float
+        Left against right, from the log-odds at the end of the trial alone.  A net that learns this answers
+        better then, since it may tell how long ago the cue was, and worse at any other time.
     """
 
     hop_weight: float = 0.5
     trial_weight: float = 1.0
+    last_weight: float = 0.0
 
 
 def log_odds(logits: Tensor, answer: Tensor) -> Tensor:
@@ -37,7 +47,7 @@ def log_odds(logits: Tensor, answer: Tensor) -> Tensor:
     return (difference * answer).sum(dim=-1) / answer.sum(dim=-1).clamp(min=1)
 
 
-def loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, config: Config) -> Tensor:
+def loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, configs: Sequence[Config]) -> Tensor:
     """Return the loss summed over members, so that each learns as if it were alone.
 
     Parameters
@@ -45,10 +55,24 @@ def loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, config: Con
     logits : Tensor, shape (M, B, T / hop, 3)
     hops, side, answer : Tensor
         As in a `TrialBatches` item.
+    configs : sequence of Config
+        Members take turns.
     """
-    members = len(logits)
-    each = hops.expand(members, *hops.shape).flatten()
-    hop = F.cross_entropy(logits.flatten(0, 2), each, ignore_index=IGNORE)
-    odds = log_odds(logits, answer)  # (M, B)
-    trial = F.binary_cross_entropy_with_logits(odds, side.float().expand_as(odds))
-    return members * (config.hop_weight * hop + config.trial_weight * trial)
+    one_each = zip(logits, itertools.cycle(configs), strict=False)
+    return torch.stack([_loss(one, hops, side, answer, config) for one, config in one_each]).sum()
+
+
+def _loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, config: Config) -> Tensor:
+    """Return the loss of one member's logits (B, T / hop, 3)."""
+    total = config.hop_weight * F.cross_entropy(logits.flatten(0, 1), hops.flatten(), ignore_index=IGNORE)
+    for weight, asked in ((config.trial_weight, answer), (config.last_weight, last(answer))):
+        if weight:
+            odds = log_odds(logits, asked)
+            total = total + weight * F.binary_cross_entropy_with_logits(odds, side.float())
+    return total
+
+
+def last(answer: Tensor) -> Tensor:
+    """Return 1 at the last `LAST` of the hops that are 1 in ``answer`` (B, T / hop), else 0."""
+    after = answer.flip(-1).cumsum(dim=-1).flip(-1)  # how many from here on
+    return answer * (after <= LAST)

@@ -33,6 +33,11 @@ class StepConfig(Config, ABC):
 
     kind: str
 
+    @property
+    def outputs_per_channel(self) -> int:
+        """Channels that leave for each that enters, where that follows from the settings alone."""
+        return 1
+
     @abstractmethod
     def build(self, info: StreamInfo) -> Step:
         """Return the step for a stream described by ``info``; `StreamMismatch` when it cannot work on it."""

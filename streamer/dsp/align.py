@@ -7,9 +7,9 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from streamer.dsp import StepConfig
+from streamer.dsp import Step, StepConfig
 from streamer.dsp._rows import rows_times
 from streamer.errors import StreamMismatch
 from streamer.types import Chunk, StreamInfo
@@ -43,6 +43,9 @@ class Config(StepConfig):
     clip : float
         A block whose power is beyond so many times the running power counts with only so much: one
         artefact cannot take the whitening over, and a lasting change still gets through.
+    groups : int
+        The channels are so many equal groups, one after the other, each whitened by itself: the bands of a
+        `filterbank`.
     """
 
     kind: Literal["align"] = "align"
@@ -52,6 +55,7 @@ class Config(StepConfig):
     prior_s: PositiveFloat = 10.0
     shrinkage: float = Field(default=0.05, ge=0, le=1)
     clip: float = Field(default=10.0, gt=1)
+    groups: PositiveInt = 1
 
     @model_validator(mode="after")
     def _check_prior(self) -> Self:
@@ -64,14 +68,52 @@ class Config(StepConfig):
             raise ValueError("prior must be a covariance: symmetric, its trace positive")
         return self
 
-    def build(self, info: StreamInfo) -> Align:
-        """Return the step; `StreamMismatch` when the prior has another number of channels."""
+    def build(self, info: StreamInfo) -> Step:
+        """Return the step; `StreamMismatch` when the prior or the groups want another number of channels."""
         if self.prior is not None and len(self.prior) != info.n_chans:
             raise StreamMismatch(
                 f"align has a prior for {len(self.prior)} channels; stream {info.name!r} brings "
                 f"{info.n_chans}. Put a montage step in front, or leave the prior out."
             )
-        return Align(info, self)
+        if info.n_chans % self.groups:
+            raise StreamMismatch(
+                f"align has {self.groups} groups; the {info.n_chans} channels of stream {info.name!r} do not "
+                "divide into so many. Groups are the bands of a filterbank in front."
+            )
+        return Align(info, self) if self.groups == 1 else Groups(info, self)
+
+    def of_group(self, columns: slice) -> Config:
+        """Return the settings of one group: its block of the prior."""
+        prior = None if self.prior is None else tuple(row[columns] for row in self.prior[columns])
+        return self.model_copy(update={"prior": prior, "groups": 1})
+
+
+class Groups:
+    """A whitening for each group of channels; a `Step`."""
+
+    def __init__(self, info: StreamInfo, config: Config) -> None:
+        self.info = replace(info, unit="unknown")
+        self.delay = 0
+        size = info.n_chans // config.groups
+        self._columns = [slice(start, start + size) for start in range(0, info.n_chans, size)]
+        self._parts = [
+            Align(
+                replace(info, ch_names=info.ch_names[columns], ch_types=info.ch_types[columns]),
+                config.of_group(columns),
+            )
+            for columns in self._columns
+        ]
+
+    def __call__(self, chunk: Chunk) -> Chunk:
+        """Return the chunk, each group whitened."""
+        groups = zip(self._parts, self._columns, strict=True)
+        done = [part(replace(chunk, data=chunk.data[:, columns])).data for part, columns in groups]
+        return replace(chunk, data=np.concatenate(done, axis=1))
+
+    def reset(self) -> None:
+        """Go back to the prior."""
+        for part in self._parts:
+            part.reset()
 
 
 class Align:

@@ -16,10 +16,21 @@ from streamer.errors import EndOfStream, RecordingError
 from streamer.sources import SourceConfig
 from streamer.sources._content import Recording
 from streamer.sources._formats import READERS, load, streams
+from streamer.sources._holes import Holes, repeated
 from streamer.sources._streams import StreamEntry
 from streamer.types import Chunk, Marker, make_chunk
 
-__all__ = ["READERS", "Config", "Recording", "RecordingSource", "StreamEntry", "load", "streams"]
+__all__ = [
+    "READERS",
+    "Config",
+    "Holes",
+    "Recording",
+    "RecordingSource",
+    "StreamEntry",
+    "load",
+    "repeated",
+    "streams",
+]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +59,9 @@ class Config(SourceConfig):
         Names of all channels, in order, for a file that only numbers them.
     unit : "uV", "mV" or "V", optional
         For a file that does not tell it; one that does is believed.
+    holes : "split" or "repeat"
+        A file that keeps the first seconds of every epoch is one stretch after the other, or one signal in
+        which each fills its epoch by being repeated, for a net that looks at the first seconds only.
     """
 
     kind: Literal["recording"] = "recording"
@@ -59,10 +73,13 @@ class Config(SourceConfig):
     board_id: int | None = None
     channels: tuple[str, ...] | None = None
     unit: Literal["uV", "mV", "V"] | None = None
+    holes: Holes = "split"
 
     def open(self) -> RecordingSource:
         """Read the file and return it as a source, at its first sample."""
-        recording = told(load(self.path, self.stream, board_id=self.board_id), self.channels, self.unit)
+        recording = load(self.path, self.stream, board_id=self.board_id)
+        recording = repeated(recording) if self.holes == "repeat" else recording
+        recording = told(recording, self.channels, self.unit)
         return RecordingSource(recording, chunk=self.chunk, speed=self.speed, labels=self.labels)
 
 

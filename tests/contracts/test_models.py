@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from braindecode_at_hand import braindecode_at_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,8 @@ def model(request: pytest.FixtureRequest) -> Any:
     """A small model of each kind whose frozen norms are not the identity, so that they cannot hide."""
     torch.manual_seed(0)
     kind, name = request.param
+    if kind == "windowed":
+        braindecode_at_hand()
     module = kinds()[kind]
     built = (getattr(module, name, None) or module.Config()).build().eval()
     for name, buffer in built.named_buffers():

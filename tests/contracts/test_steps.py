@@ -26,8 +26,14 @@ PRIOR = tuple(tuple(float(100 * (i == j) + 20) for j in range(N_CHANS)) for i in
 
 # At least one example of each kind; a kind without one fails `test_every_step_has_an_example`.
 EXAMPLES: dict[str, list[dict[str, object]]] = {
-    "align": [{"update_s": 0.3}, {"prior": PRIOR, "forget_s": None, "shrinkage": 0.0}, {"update_s": 5.0}],
+    "align": [
+        {"update_s": 0.3},
+        {"prior": PRIOR, "forget_s": None, "shrinkage": 0.0},
+        {"update_s": 5.0},
+        {"groups": 3, "prior": PRIOR},
+    ],
     "bandpass": [{"low": 4, "high": 40}, {"low": 0.5}, {"high": 20, "order": 2}],
+    "filterbank": [{"bands": ((0.5, 4), (8, 30))}],
     "montage": [
         {"ch_names": ("C4", "Cz", "T7", "POz"), "min_present": 2},
         {"ch_names": ("b", "a"), "by": "order"},

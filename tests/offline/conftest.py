@@ -75,15 +75,26 @@ def corpus_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(corpus: Path, output: Path, **optim: Any) -> Any:
     """Return a recipe of two short epochs on the made-up corpus."""
-    from offline.recipe import parse
+    from offline.train.recipe import parse
 
     return parse(
         {
             "card": {"name": "tiny", "version": "0.1", "title": "A made-up task"},
-            "data": {"folder": corpus, "train": ["A1"], "validate": ["A2"]},
+            "data": {"folders": [{"path": corpus}], "train": ["A1"], "validate": ["A2"]},
+            "classes": list(CODES.values()),
+            "idle": "rest",
+            "sfreq": 160.0,
             "ch_names": CHANNELS,
             "min_present": 5,
             "dsp": [{"kind": "bandpass", "low": 4.0, "high": 30.0, "order": 2}, {"kind": "align"}],
+            "cut": {"kind": "trials"},
+            "augment": {
+                "mirror": 0.5,
+                "gain": 0.15,
+                "channel_gain": 0.1,
+                "drop_channel": 0.08,
+                "noise": 0.05,
+            },
             "model": {"kind": "motor_imagery", "n_chans": 9, "members": 2, "filters": 4, "slow": 2, "dim": 6},
             "optim": {"epochs": 2, "batch_size": 4, **optim},
             "output": output,
@@ -100,7 +111,7 @@ def make_recipe(corpus_dir: Path) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tiny_run(make_recipe: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A finished training."""
-    from offline.train import train
+    from offline.train.train import train
 
     return train(make_recipe(tmp_path_factory.mktemp("run")), progress=False)
 

@@ -2,81 +2,242 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from toy_bundle import CHANNELS, CLASSES, HOP, KEEP, toy_graph, toy_manifest, weights, write_bundle
+from typer.testing import CliRunner
 
-pytest.importorskip("torch")
-
+from engine.adapt import fit
 from engine.backends.onnxruntime import Config as OnnxRuntime
-from engine.pipeline import Pipeline
-from offline.data.corpus import Corpus, read
-from offline.evaluate import chunks, evaluate
-from streamer.errors import RecordingError
+from engine.bundle import Bundle, load
+from offline.cli import app
+from offline.evaluate.answers import answers
+from offline.evaluate.played import ARRAYS, Played, play
+from offline.evaluate.protocol import Trials
+from offline.evaluate.recordings import Options, find_people, openers, task_of
+from offline.evaluate.run import document_of, evaluate, evaluate_all, kept_as
+from offline.probe.tasks import Session
+from streamer.errors import BundleError, RecordingError
+from streamer.types import make_chunk
 
 Writer = Callable[..., Path]
+FROM_S, AT_S = 0.5, 3.0
 
 
-def test_every_uncut_trial_is_answered_and_counted(tiny_bundle: Any, corpus_dir: Path) -> None:
-    """The figures are those of the subjects' trials, per subject and together."""
-    report = evaluate(tiny_bundle, Corpus(corpus_dir), ["A3"])
-    assert report["n_trials"] == 12
-    assert report["n_recordings"] == 2
-    assert report["per_subject"]["A3"] == {"accuracy": report["accuracy"], "n_trials": 12}
-    assert report["subjects"]["worst"] == report["accuracy"]
-    assert report["excluded"] == []
-    assert {"hits", "false_activations_per_min", "hop_balanced_accuracy", "curve"} <= set(report["idle"])
+def bundle_at(folder: Path, **changes: Any) -> Bundle:
+    """Write the toy bundle, its provenance or its readout changed."""
+    graph = toy_graph()
+    return load(write_bundle(folder, {**toy_manifest(graph), **changes}, graph))
 
 
-def test_recordings_trained_on_are_left_out_whatever_they_are_called(
-    tiny_bundle: Any, corpus_dir: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return bundle_at(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, run_writer: Writer) -> Path:
+    """Three subjects, two runs each."""
+    path = tmp_path_factory.mktemp("people")
+    for i, subject in enumerate(("S1", "S2", "S3")):
+        for run in (1, 2):
+            run_writer(path / subject / f"{subject}R{run}.npz", seed=10 * i + run, channels=CHANNELS)
+    return path
+
+
+def session_of(toy: Bundle, folder: Path, subject: str) -> Session:
+    task = task_of(toy, folder)
+    _, read = next(openers(task, find_people(task, [subject])[0]))
+    return read()
+
+
+def whole(toy: Bundle, session: Session) -> NDArray[np.float64]:
+    """Compute the toy's logits over a recording at once, with NumPy; (n_hops, n_classes)."""
+    recording = session.recording
+    chain = fit(toy, recording.info).chain
+    signal = chain(make_chunk(recording.data, 0, recording.times)).data.astype(np.float64)
+    n = len(signal) // HOP
+    now = signal[: n * HOP].reshape(n, HOP, -1).mean(axis=1) @ weights().astype(np.float64)
+    state, logits = np.zeros(len(CLASSES)), []
+    for row in now:
+        state = KEEP * state + row
+        logits.append(state)
+    return np.array(logits)
+
+
+def test_streamed_answers_equal_those_of_the_whole_recording_trial_by_trial(
+    toy: Bundle, folder: Path
 ) -> None:
-    """A training subject under another name is recognised by its samples; alone it is nothing to score."""
-    for source, name in (("A1", "Z1"), ("A2", "Z2"), ("A3", "Z3")):
-        shutil.copytree(corpus_dir / source, tmp_path / name)
-    report = evaluate(tiny_bundle, Corpus(tmp_path))
-    assert report["excluded"] == ["Z1/A1R1", "Z1/A1R2", "Z2/A2R1", "Z2/A2R2"]
-    assert list(report["per_subject"]) == ["Z3"]
-    with pytest.raises(RecordingError, match="2 recordings had a part in training"):
-        evaluate(tiny_bundle, Corpus(tmp_path), ["Z1"])
-
-
-def test_what_cannot_be_scored_is_said(tiny_bundle: Any, run_writer: Writer, tmp_path: Path) -> None:
-    """A cut trial, another task, too few channels and a damaged file are counted or named with a reason."""
-    run_writer(tmp_path / "S" / "a.npz", seed=50, cut_s=2.0)
-    run_writer(tmp_path / "S" / "b.npz", seed=51, task="execution")
-    run_writer(tmp_path / "S" / "c.npz", seed=52, channels=("C3", "C4"))
-    (tmp_path / "S" / "d.npz").write_bytes(b"PK nothing")
-    report = evaluate(tiny_bundle, Corpus(tmp_path))
-    assert report["n_trials"] == 5
-    assert report["n_trials_cut"] == 1
-    assert set(report["skipped"]) == {"S/b", "S/c", "S/d"}
-    assert "execution" in report["skipped"]["S/b"]
-
-
-def test_other_rates_and_montages_are_adapted_and_said(
-    tiny_bundle: Any, run_writer: Writer, tmp_path: Path
-) -> None:
-    """A 128-Hz recording with more channels in another order is scored in full, and the report says how."""
-    names = ("Oz", "CP4", "CPz", "CP3", "C4", "Cz", "C3", "FC4", "FCz", "FC3", "Fpz")
-    run_writer(tmp_path / "S" / "a.npz", seed=60, sfreq=128.0, channels=names)
-    report = evaluate(tiny_bundle, Corpus(tmp_path))
-    assert report["n_trials"] + report["n_trials_cut"] == 6
-    assert report["n_trials"] >= 5
-    assert any("128" in note for note in report["adapted"])
+    """A net stepped hop by hop through the pipeline answers every trial as the same net does offline."""
+    for subject in ("S1", "S2", "S3"):
+        session = session_of(toy, folder, subject)
+        with OnnxRuntime().open(toy) as backend:
+            played = play(toy, backend, session)
+        logits = whole(toy, session)
+        logs = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+        times = (np.arange(len(logits)) + 1) * HOP / session.recording.info.sfreq
+        expected = []
+        for cue in (m for m in session.recording.markers if m.label != "rest"):
+            rows = (times > cue.time + FROM_S + 0.01) & (times <= cue.time + AT_S + 0.01)
+            expected.append(CLASSES[1 + int(logs[rows][:, 1:].mean(axis=0).argmax())] == cue.label)
+        said = answers([played], CLASSES, "rest", Trials(from_s=FROM_S, at_s=AT_S))
+        assert said.right.tolist() == expected
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])
-def test_chunks_do_not_matter(tiny_bundle: Any, corpus_dir: Path, size: int) -> None:
-    """Played in chunks of any size, the decisions are the same bit for bit."""
-    recording = read(corpus_dir / "A3" / "A3R1.npz")
-    with OnnxRuntime().open(tiny_bundle) as backend:
-        runs = []
-        for n in (size, 32):
-            pipeline = Pipeline(tiny_bundle, backend, recording.info)
-            runs.append([d for chunk in chunks(recording, n) for d in pipeline.process(chunk)])
-    assert runs[0] == runs[1]
-    assert len(runs[0]) == len(recording) // 10
+def test_chunks_do_not_matter(toy: Bundle, folder: Path, size: int) -> None:
+    """Played in chunks of any size, every hop is the same bit for bit."""
+    session = session_of(toy, folder, "S1")
+    with OnnxRuntime().open(toy) as backend:
+        first, second = (play(toy, backend, session, chunk=n) for n in (size, 32))
+    assert len(first) == len(session.recording.times) // HOP
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_path: Path) -> None:
+    """A second run plays nothing and says the same, also of fewer subjects; a damaged file is named."""
+    fresh = evaluate(toy, folder, keep=tmp_path)
+
+    def refuse(*_: object) -> Played:
+        raise AssertionError("played again")
+
+    again = evaluate_all([toy], folder, keep=tmp_path, playing=refuse)[0]
+    assert again.scores() == fresh.scores()
+    some = evaluate_all([toy], folder, ["S2"], keep=tmp_path, playing=refuse)[0]
+    assert some.scores().per_subject["S2"] == fresh.scores().per_subject["S2"]
+    session = session_of(toy, folder, "S1")
+    kept_as(tmp_path, toy, fresh.task, session.fingerprint).write_bytes(b"PK nothing")
+    assert "no played recording" in evaluate(toy, folder, keep=tmp_path).skipped["S1/S1R1"]
+
+
+def test_other_settings_are_other_files(toy: Bundle, folder: Path, tmp_path: Path) -> None:
+    """What was kept is not taken for a bundle with other decisions, or for channels under other names."""
+    task = task_of(toy, folder)
+    renamed = task_of(toy, folder, Options(channels={"Oz": "Pz"}))
+    settings = {"classes": list(CLASSES), "idle": "rest", "decision": {"threshold": 0.8}}
+    other = bundle_at(tmp_path / "other", readout=settings)
+    paths = {kept_as(tmp_path, *pair, "0" * 16) for pair in ((toy, task), (toy, renamed), (other, task))}
+    assert len(paths) == 3
+
+
+def test_every_uncut_trial_is_answered_and_counted(toy: Bundle, folder: Path) -> None:
+    """The figures are those of the subjects' trials, per subject and together."""
+    one = evaluate(toy, folder, ["S3"])
+    report = document_of(one, one.scores())
+    assert report["n_trials"] == report["n"] == 12
+    assert report["n_recordings"] == 2
+    assert report["per_subject"]["S3"]["accuracy"] == report["accuracy"]
+    assert report["subjects"]["worst"] == report["accuracy"]
+    assert {"hits", "false_activations_per_min", "hop_balanced_accuracy", "nmcc"} <= set(report["idle"])
+    json.dumps(report)
+
+
+def test_recordings_trained_on_are_left_out_whatever_they_are_called(
+    toy: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    """A training subject under another name is recognised by its samples; alone it is nothing to score."""
+    known = [
+        read().fingerprint
+        for person in find_people(task_of(toy, folder), ["S1-S2"])
+        for _, read in openers(task_of(toy, folder), person)
+    ]
+    trained = bundle_at(tmp_path / "trained", provenance={"fingerprints": {"train": known}})
+    for source, name in (("S1", "Z1"), ("S2", "Z2"), ("S3", "Z3")):
+        shutil.copytree(folder / source, tmp_path / "people" / name)
+    one = evaluate(trained, tmp_path / "people")
+    assert one.excluded == ["Z1/S1R1", "Z1/S1R2", "Z2/S2R1", "Z2/S2R2"]
+    assert list(one.scores().per_subject) == ["Z3"]
+    with pytest.raises(RecordingError, match="2 recordings had a part in training"):
+        evaluate(trained, tmp_path / "people", ["Z1"])
+
+
+def test_what_cannot_be_scored_is_said(toy: Bundle, run_writer: Writer, tmp_path: Path) -> None:
+    """A cut trial, another task, too few channels and a damaged file are counted or named with a reason."""
+    run_writer(tmp_path / "S" / "a.npz", seed=50, cut_s=2.0, channels=CHANNELS)
+    run_writer(tmp_path / "S" / "b.npz", seed=51, task="execution", channels=CHANNELS)
+    run_writer(tmp_path / "S" / "c.npz", seed=52, channels=("C3", "C4"))
+    (tmp_path / "S" / "d.npz").write_bytes(b"PK nothing")
+    one = evaluate(toy, tmp_path)
+    assert (one.scores().n, one.scores().n_cut) == (5, 1)
+    assert set(one.skipped) == {"S/b", "S/c", "S/d"}
+    assert "execution" in one.skipped["S/b"]
+
+
+def test_other_rates_and_montages_are_adapted_and_said(
+    toy: Bundle, run_writer: Writer, tmp_path: Path
+) -> None:
+    """A 128-Hz recording with more channels in another order is scored in full, and the report says how."""
+    run_writer(tmp_path / "S" / "a.npz", seed=60, sfreq=128.0, channels=("Oz", *CHANNELS[::-1], "Fpz"))
+    one = evaluate(toy, tmp_path)
+    assert one.scores().n + one.scores().n_cut == 6
+    assert any("128" in note for note in one.played[0].notes)
+
+
+def test_subjects_are_told_apart_by_pattern_then_by_what_files_say(
+    toy: Bundle, run_writer: Writer, tmp_path: Path
+) -> None:
+    """A pattern that fits names the subjects; else the files do, in whatever folder they lie."""
+    for name, subject in (("P1_a", "anna"), ("P1_b", "anna"), ("P2_a", "bert")):
+        path = run_writer(tmp_path / f"{name}.npz", seed=len(name), channels=CHANNELS)
+        with np.load(path) as file:
+            content = {key: file[key] for key in file.files}
+        np.savez(path, **{**content, "meta": json.dumps({"subject": subject})})
+    names = [one.name for one in find_people(task_of(toy, tmp_path))]
+    assert names == ["anna", "bert"]
+    by_name = task_of(toy, tmp_path, Options(folder={"subject": r"P\d"}))
+    assert [one.name for one in find_people(by_name)] == ["P1", "P2"]
+
+
+def test_a_bundles_own_task_is_the_default(toy: Bundle, tmp_path: Path, folder: Path) -> None:
+    """Protocol and folder come from the provenance, under what the user says; no file fits, no folder."""
+    task = {
+        "protocol": {"kind": "windows", "from_s": 1.0, "window_s": 2.0},
+        "folder": {"subject": "S\\d", "hold": 5},
+        "stype": "EEG",
+    }
+    said = bundle_at(tmp_path / "said", provenance={"task": task})
+    own = task_of(said, folder)
+    assert own.protocol.model_dump() == task["protocol"]
+    assert (own.folder.subject, own.folder.hold) == ("S\\d", 5)
+    other = task_of(said, folder, Options(folder={"hold": 1}, protocol={"window_s": 0.5}))
+    assert (other.folder.hold, other.protocol.model_dump()["window_s"]) == (1, 0.5)
+    (tmp_path / "strange").mkdir()
+    assert task_of(said, tmp_path / "strange").folder.hold == 1
+
+
+def test_a_bundle_that_decides_nothing_is_refused(tmp_path: Path, folder: Path) -> None:
+    """A bundle without classes is refused in words that say what it is for."""
+    manifest = toy_manifest(toy_graph())
+    manifest.pop("readout")
+    features = load(write_bundle(tmp_path, {**manifest, "features": {"latent": "logits"}}, toy_graph()))
+    with pytest.raises(BundleError, match="latents"):
+        evaluate(features, folder)
+
+
+def test_the_command_writes_tables_and_pictures_of_several_bundles(
+    toy: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    """Two bundles in one run are compared over subjects; a second run goes on from what is there."""
+    pytest.importorskip("matplotlib")
+    other = bundle_at(tmp_path / "other", version="2")
+    words = ["evaluate", str(toy.folder), str(other.folder), "--data", str(folder)]
+    words += ["--output", str(tmp_path / "out"), "--json"]
+    outputs = [CliRunner().invoke(app, words) for _ in range(2)]
+    assert [one.exit_code for one in outputs] == [0, 0]
+    first, second = (json.loads(one.stdout) for one in outputs)
+    assert first["comparisons"] == second["comparisons"]
+    assert first["comparisons"][0]["difference"] == 0
+    assert [one["accuracy"] for one in first["evaluations"]] == [
+        one["accuracy"] for one in second["evaluations"]
+    ]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"evaluation.json", "evaluation.md", "time_after_cue.png", "hits_false.png"} <= written
+    assert "| S1 |" in (tmp_path / "out" / "evaluation.md").read_text()

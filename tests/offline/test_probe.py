@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from braindecode_at_hand import braindecode_at_hand
 from made_runs import write_run
 
 torch = pytest.importorskip("torch")
@@ -266,9 +266,9 @@ def test_eegnet_that_is_not_installed_is_said(
         probe(recipe_of(corpus_dir, tmp_path / "probe", [{"kind": "eegnet"}]))
 
 
-def test_eegnet_learns(corpus_dir: Path, tmp_path: Path, torchaudio: Callable[[], None]) -> None:
+def test_eegnet_learns(corpus_dir: Path, tmp_path: Path) -> None:
     """EEGNet from braindecode, trained on the windows, tells the sides better than chance, the same twice."""
-    torchaudio()
+    braindecode_at_hand()
     entry = {"kind": "eegnet", "steps": 60, "batch_size": 16, "lr": 0.01}
     results = [
         probe(
@@ -280,32 +280,3 @@ def test_eegnet_learns(corpus_dir: Path, tmp_path: Path, torchaudio: Callable[[]
     ]
     assert results[0]["summary"] == results[1]["summary"]
     assert results[0]["summary"][0]["balanced_accuracy"] > 0.6
-
-
-@pytest.fixture
-def torchaudio(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Make braindecode importable where torchaudio has no build; EEGNet uses nothing of it."""
-    import sys
-    import types
-    import warnings
-
-    def provide() -> None:
-        try:
-            import torchaudio  # noqa: F401
-        except ImportError:
-            for name, members in {
-                "torchaudio": (),
-                "torchaudio.functional": ("fftconvolve", "filtfilt", "lfilter"),
-                "torchaudio.transforms": ("Resample", "Spectrogram"),
-            }.items():
-                module = types.ModuleType(name)
-                module.__spec__ = __import__("importlib.machinery").machinery.ModuleSpec(name, None)
-                for member in members:
-                    setattr(module, member, type(member, (torch.nn.Module,), {}))
-                monkeypatch.setitem(sys.modules, name, module)
-            sys.modules["torchaudio"].__path__ = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pytest.importorskip("braindecode.models", exc_type=ImportError)
-
-    return provide

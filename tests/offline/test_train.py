@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from engine.bundle import load as load_bundle  # noqa: E402
 from offline.calibrate import fit_temperature  # noqa: E402
-from offline.recipe import load, parse  # noqa: E402
 from offline.run_folder import WEIGHTS  # noqa: E402
-from offline.train import ImageryData, load_run, train  # noqa: E402
+from offline.train.data import read_material  # noqa: E402
+from offline.train.fold import train_fold  # noqa: E402
+from offline.train.recipe import load, parse  # noqa: E402
+from offline.train.run import load_run  # noqa: E402
+from offline.train.train import train  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -29,7 +34,9 @@ def curve(folder: Path) -> list[tuple[str, str, str]]:
     rows = []
     for path in sorted(folder.glob("logs/start_*/metrics.csv")):
         with path.open() as file:
-            rows += [(row["epoch"], row["train_loss"], row["val_trial_loss"]) for row in csv.DictReader(file)]
+            rows += [
+                (row["epoch"], row["train_loss"], row["val_cross_entropy"]) for row in csv.DictReader(file)
+            ]
     return rows
 
 
@@ -50,7 +57,13 @@ def test_a_run_reads_back(tiny_run: Any) -> None:
     """What training wrote is the run it returned, with a fingerprint per recording."""
     assert load_run(tiny_run.recipe.output) == tiny_run
     assert {group: len(some) for group, some in tiny_run.fingerprints.items()} == {"train": 2, "validate": 2}
-    assert set(tiny_run.scores) == {"val_accuracy", "val_trial_loss", "val_hop_balanced_accuracy"}
+    assert tiny_run.subjects == {"train": ("A1",), "validate": ("A2",)}
+    assert set(tiny_run.scores) == {
+        "val_accuracy",
+        "val_balanced_accuracy",
+        "val_cross_entropy",
+        "val_hop_balanced_accuracy",
+    }
 
 
 def test_what_cannot_train_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -62,10 +75,9 @@ def test_what_cannot_train_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -
         load_run(tmp_path)
     data = recipe.data.model_copy(update={"validate_": ("A1",)})
     with pytest.raises(ConfigError, match="both train and validate"):
-        ImageryData(recipe.model_copy(update={"data": data}))
-    data = recipe.data.model_copy(update={"task": "singing"})
-    with pytest.raises(RecordingError, match="'singing'"):
-        ImageryData(recipe.model_copy(update={"data": data}))
+        read_material(recipe.model_copy(update={"data": data}))
+    with pytest.raises(RecordingError, match="a marker singing"):
+        read_material(recipe.model_copy(update={"classes": ("rest", "singing", "singing")}))
 
 
 def test_a_recipe_lists_every_fault(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -76,6 +88,9 @@ def test_a_recipe_lists_every_fault(make_recipe: MakeRecipe, tmp_path: Path) -> 
         parse(faulty)
     with pytest.raises(ConfigError, match="has 22 channels"):
         parse({**raw, "model": {"kind": "motor_imagery"}})
+    twice = {**raw, "min_present": 12, "idle": "sleep"}
+    with pytest.raises(ConfigError, match=r"(?s)idle 'sleep'.*min_present 12"):
+        parse(twice)
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none.yaml")
 
@@ -85,6 +100,24 @@ def test_every_recipe_loads(path: Path) -> None:
     """Every training recipe of the project is valid and says in its second line how to run it."""
     load(path)
     assert path.read_text().splitlines()[1] == f"# bcitrain train configs/{path.name}"
+
+
+def test_a_fold_is_made_once(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """A fold leaves a bundle of the people it was given; asked for again, nothing is trained."""
+    content = make_recipe(tmp_path / "unused", epochs=1).model_dump(mode="json", by_alias=True)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    bundle = train_fold(recipe, ["optim.lr=0.001"], ["A2"], ["A3"], 5, tmp_path / "fold")
+    run = load_run(tmp_path / "fold" / "run")
+    assert run.subjects == {"train": ("A2",), "validate": ("A3",)}
+    assert (run.recipe.seed, run.recipe.optim.lr) == (5, 0.001)
+    task = load_bundle(bundle).manifest.provenance["task"]
+    assert task["protocol"]["kind"] == "trials"
+    before = (bundle / "bundle.json").stat().st_mtime_ns
+    assert train_fold(recipe, ["optim.lr=0.001"], ["A2"], ["A3"], 5, tmp_path / "fold") == bundle
+    assert (bundle / "bundle.json").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="holds another training"):
+        train_fold(recipe, [], ["A2"], ["A3"], 5, tmp_path / "fold")
 
 
 def test_temperature_undoes_a_scaling() -> None:

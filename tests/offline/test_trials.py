@@ -12,17 +12,12 @@ torch = pytest.importorskip("torch")
 
 from engine.adapt import fit  # noqa: E402
 from offline.data.corpus import read  # noqa: E402
-from offline.data.trials import (  # noqa: E402
-    IGNORE,
-    Augment,
-    TrialBatches,
-    Window,
-    augmented,
-    mirror,
-    prepare,
-    with_prior,
-)
-from offline.objectives.imagery import Config, log_odds, loss  # noqa: E402
+from offline.data.trials import IGNORE, mirror, prepare, with_prior  # noqa: E402
+from offline.objectives.imagery import Config, last, log_odds, loss  # noqa: E402
+from offline.train.augment import Augment, Augmenter  # noqa: E402
+from offline.train.batches import Plan  # noqa: E402
+from offline.train.cuts.trials import Config as Trials  # noqa: E402
+from offline.train.cuts.trials import TrialBatches  # noqa: E402
 from streamer.dsp.align import Config as Align  # noqa: E402
 from streamer.dsp.bandpass import Config as Bandpass  # noqa: E402
 from streamer.errors import RecordingError  # noqa: E402
@@ -39,7 +34,7 @@ def prepared(corpus_dir: Path) -> list[Any]:
 
 
 def batches(prepared: list[Any], **options: Any) -> TrialBatches:
-    return TrialBatches(prepared, Window(), sfreq=160.0, hop=10, batch_size=4, **options)
+    return TrialBatches(prepared, Trials(), Plan(sfreq=160.0, hop=10, n_classes=3, batch_size=4, **options))
 
 
 def test_training_sees_what_the_engine_would_feed(tiny_bundle: Any, corpus_dir: Path) -> None:
@@ -78,7 +73,8 @@ def test_hops_are_labelled_by_their_last_sample(prepared: list[Any]) -> None:
 
 def test_the_draw_depends_on_seed_and_epoch_alone(prepared: list[Any]) -> None:
     """The same seed and epoch give the same batches in any order; another epoch gives others."""
-    options: dict[str, Any] = {"augment": Augment(), "mirror_order": mirror(NAMES), "seed": 3}
+    augment = Augmenter(Augment(mirror=0.5, gain=0.1, noise=0.1), NAMES, CLASSES)
+    options: dict[str, Any] = {"augment": augment, "seed": 3}
     one, again = batches(prepared, **options), batches(prepared, **options)
     one.begin(1)
     again.begin(1)
@@ -93,10 +89,11 @@ def test_mirroring_swaps_hemispheres_and_hands(prepared: list[Any]) -> None:
     order = mirror(NAMES)
     assert [NAMES[i] for i in order] == ["FC4", "FCz", "FC3", "C4", "Cz", "C3", "CP4", "CPz", "CP3"]
     x, hops, side, _ = (part.numpy() for part in batches(prepared)[0])
-    only = Augment(mirror=1.0, gain=0, channel_gain=0, drop_channel=0, noise=0)
-    flipped, hops2, side2 = augmented(x.copy(), hops, side, only, order, np.random.default_rng(0))
+    only = Augmenter(Augment(mirror=1.0), NAMES, CLASSES)
+    flipped, hops2 = only(x.copy(), hops, np.random.default_rng(0))
+    _, side2 = only(x.copy(), side + 1, np.random.default_rng(0))
     np.testing.assert_array_equal(flipped[:, 3], x[:, 5])
-    np.testing.assert_array_equal(side2, 1 - side)
+    np.testing.assert_array_equal(side2 - 1, 1 - side)
     assert ((hops2 == 2) == (hops == 1)).all()
     with pytest.raises(RecordingError, match="no counterpart"):
         mirror(("C3", "Cz"))
@@ -115,14 +112,22 @@ def test_the_prior_is_the_populations_covariance(corpus_dir: Path) -> None:
 
 
 def test_the_loss_of_members_is_that_of_each_alone() -> None:
-    """Summed over members, no member's gradient depends on another member."""
+    """Summed over members, which take turns with the objectives, none depends on another."""
     torch.manual_seed(0)
-    logits = torch.randn(2, 3, 20, 3)
+    logits = torch.randn(3, 3, 20, 3)
     hops, side = torch.randint(0, 3, (3, 20)), torch.tensor([0, 1, 1])
     answer = torch.ones(3, 20)
-    together = loss(logits, hops, side, answer, Config())
-    alone = sum(loss(logits[i : i + 1], hops, side, answer, Config()) for i in range(2))
+    kinds = [Config(), Config(trial_weight=0.0, last_weight=1.0)]
+    together = loss(logits, hops, side, answer, kinds)
+    alone = sum(loss(logits[i : i + 1], hops, side, answer, [kinds[i % 2]]) for i in range(3))
     assert torch.allclose(together, torch.as_tensor(alone), atol=1e-6)
+
+
+def test_the_last_hops_of_an_answer_are_its_last() -> None:
+    """Of the hops that a trial's answer is taken from, the last ones; where there are none, none."""
+    answer = torch.tensor([[0, 1, 1, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).float()
+    wanted = torch.tensor([[0, 0, 1, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).float()
+    assert torch.equal(last(answer), wanted)
 
 
 def test_log_odds_average_right_over_left_where_the_answer_is_taken() -> None:

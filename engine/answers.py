@@ -1,0 +1,192 @@
+"""Which latents stand for a labelled trial: what a calibration learns from and is judged on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends import Arrays
+from engine.framer import Frame
+from engine.refit import Examples
+from engine.scoring import ANSWER_AT_S, ANSWER_FROM_S
+from streamer.types import Decision, Marker
+
+PARTS = 6  # a long trial gives so many means: more say nothing new, and cost
+ENOUGH = 0.5  # of the hops of a trial must be valid
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """When in a trial its answer is.
+
+    Attributes
+    ----------
+    from_s : float
+        After the cue.
+    at_s : float or None
+        After the cue; None: to the end of what was asked for, in parts of at least ``window_s``.
+    window_s : float
+    """
+
+    from_s: float = ANSWER_FROM_S
+    at_s: float | None = ANSWER_AT_S
+    window_s: float = 0.0
+
+
+def answer_of(provenance: Mapping[str, Any]) -> Answer:
+    """Return when the bundle's own protocol takes its answers; half a second to 3 s where it tells none."""
+    task = provenance.get("task")
+    protocol = task.get("protocol") if isinstance(task, Mapping) else None
+    if not isinstance(protocol, Mapping):
+        return Answer()
+    if protocol.get("kind") == "windows":
+        return Answer(float(protocol.get("from_s", 0.0)), None, float(protocol["window_s"]))
+    return Answer(float(protocol.get("from_s", ANSWER_FROM_S)), float(protocol.get("at_s", ANSWER_AT_S)))
+
+
+class LatentLog:
+    """Keeps the latent under every decision: the observer of a pipeline, and a receiver of its decisions.
+
+    Parameters
+    ----------
+    latent : str
+        Which of the outputs.
+    """
+
+    lost = 0
+
+    def __init__(self, latent: str) -> None:
+        self._latent = latent
+        self._latents: list[NDArray[np.float32]] = []
+        self._times: list[float] = []
+        self._valid: list[bool] = []
+
+    def observe(self, _frame: Frame, outputs: Arrays) -> None:
+        """Copy the latent of one frame."""
+        self._latents.append(outputs[self._latent].reshape(-1).astype(np.float32))
+
+    def write(self, decision: Decision) -> None:
+        """Take the stamp and the verdict that belong to it."""
+        self._times.append(decision.time)
+        self._valid.append(decision.valid and bool(np.isfinite(self._latents[-1]).all()))
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Stamps, s, (n,)."""
+        return np.array(self._times, dtype=np.float64)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Whether the model was warm and the signal good, (n,)."""
+        return np.array(self._valid, dtype=bool)
+
+    @property
+    def latents(self) -> NDArray[np.float32]:
+        """Latents, (n, D)."""
+        return np.array(self._latents[: len(self._times)])
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labelled trials of a stretch of signal.
+
+    Attributes
+    ----------
+    examples : Examples
+    trials : dict of str to int
+        How many of each class.
+    left_out : int
+        Trials without enough valid signal.
+    seconds : float
+        From the first stamp of the log to the last one used; 0 without any.
+    """
+
+    examples: Examples
+    trials: dict[str, int]
+    left_out: int
+    seconds: float
+
+
+def labelled(
+    log: LatentLog,
+    markers: Sequence[Marker],
+    classes: Sequence[str],
+    answer: Answer,
+    *,
+    among: Sequence[str] | None = None,
+    before: float = np.inf,
+    most: int | None = None,
+) -> Labelled:
+    """Return the trials of these markers.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Of the bundle: the label of an example is the place in it.
+    among : sequence of str, optional
+        Classes whose trials count; all by default.
+    before : float
+        Trials whose answer is later than this stamp, s, are not looked at.
+    most : int, optional
+        Nor are trials after so many good ones.
+    """
+    times, valid, latents = log.times, log.valid, log.latents.astype(np.float64)
+    wanted = tuple(classes if among is None else among)
+    rows: list[tuple[NDArray[np.float64], int, int]] = []
+    counts: Counter[str] = Counter()
+    left_out, seconds = 0, 0.0
+    for trial, (marker, start, stop) in enumerate(spans_of(markers, answer, times)):
+        if marker.label not in wanted or stop > before or counts.total() == most:
+            continue
+        inside = (times > start) & (times <= stop)
+        if not inside.any() or (inside & valid).sum() < ENOUGH * inside.sum():
+            left_out += 1
+            continue
+        means = _parts(latents[inside & valid], times[inside & valid] - start, stop - start, answer)
+        rows += [(mean, list(classes).index(marker.label), trial) for mean in means]
+        counts[marker.label] += 1
+        seconds = max(seconds, float(times[inside][-1] - times[0]))
+    width = latents.shape[1] if latents.ndim == 2 else 0
+    examples = Examples(
+        np.array([row[0] for row in rows]).reshape(-1, width),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[2] for row in rows], dtype=np.int64),
+    )
+    return Labelled(examples, {name: counts[name] for name in wanted if counts[name]}, left_out, seconds)
+
+
+def spans_of(
+    markers: Sequence[Marker], answer: Answer, times: NDArray[np.float64]
+) -> list[tuple[Marker, float, float]]:
+    """Return each marker with the stretch of its answer, s: none reaches past the next marker.
+
+    A trial that the signal ends in is left out where its answer has a set time.
+    """
+    ordered = sorted(markers, key=lambda marker: marker.time)
+    last = float(times[-1]) if len(times) else 0.0
+    ends = [*(after.time for _, after in pairwise(ordered)), np.inf][: len(ordered)]
+    spans = []
+    for marker, following in zip(ordered, ends, strict=True):
+        end = min(following, marker.time + marker.duration if marker.duration > 0 else np.inf)
+        start = marker.time + answer.from_s
+        stop = min(end, last) if answer.at_s is None else min(marker.time + answer.at_s, end)
+        if stop - start >= answer.window_s and stop > start and stop <= last:
+            spans.append((marker, start, stop))
+    return spans
+
+
+def _parts(
+    latents: NDArray[np.float64], since: NDArray[np.float64], length: float, answer: Answer
+) -> list[NDArray[np.float64]]:
+    """Return the means that stand for a trial: one, or one per part of a long stretch."""
+    n = 1
+    if answer.at_s is None and answer.window_s > 0:
+        n = max(1, min(PARTS, int(length / answer.window_s + 1e-6)))
+    place = np.minimum((since / length * n).astype(int), n - 1)
+    return [latents[place == part].mean(axis=0) for part in range(n) if (place == part).any()]

@@ -1,0 +1,71 @@
+"""A label begins where its smoothed probability passes a threshold, and ends below a lower one."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from engine.decision._rule import DecisionSettings, Rule, Share
+
+
+class Config(DecisionSettings):
+    """Settings of the threshold, beside those that all kinds share.
+
+    Attributes
+    ----------
+    threshold, release : float
+        A label starts above the first and ends below the second; probabilities.
+    """
+
+    bound_key: ClassVar[str] = "threshold"
+
+    kind: Literal["threshold"] = "threshold"
+    threshold: Share = 0.6
+    release: Share = 0.4
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.release > self.threshold:
+            raise ValueError(f"release {self.release} must not exceed threshold {self.threshold}")
+        return self
+
+    def rule(self, active: NDArray[np.bool_], _idle: int | None, _hop_s: float) -> Threshold:
+        """Return a fresh rule; as `DecisionSettings.rule`."""
+        return Threshold(self, active)
+
+    def at(self, bound: float) -> Self:
+        """Return the same settings with another threshold, and a release that does not exceed it."""
+        return self.model_copy(update={"threshold": bound, "release": min(self.release, bound)})
+
+
+class Threshold(Rule):
+    """Enough speaks for the most probable class when it is above the threshold."""
+
+    def __init__(self, config: Config, active: NDArray[np.bool_]) -> None:
+        self._config, self._active = config, active
+        self.reset()
+
+    def see(self, _logits: NDArray[np.float64], smooth: NDArray[np.float64]) -> None:
+        """Take in one good hop."""
+        self._smooth = smooth
+
+    def ready(self) -> int | None:
+        """Return the most probable class where it may be the label and is above the threshold."""
+        best = int(np.argmax(self._smooth))
+        return best if self._active[best] and self._smooth[best] >= self._config.threshold else None
+
+    def holds(self, label: int) -> bool:
+        """Say whether the label is still above ``release``."""
+        return bool(self._smooth[label] >= self._config.release)
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the most likely class."""
+        return float(self._smooth.max())
+
+    def reset(self) -> None:
+        """Forget everything that was seen: all classes are alike."""
+        self._smooth = np.full(len(self._active), 1 / len(self._active))

@@ -1,0 +1,125 @@
+"""How a decoder does when nobody asks: idle time, false activations, time to decide ("pseudo-online")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.decision import DecisionSettings
+from offline.evaluate.answers import truth_of_hops
+from offline.evaluate.decide import HOLE_HOPS, decide
+from offline.evaluate.figures import agreement, normalised_mcc
+from offline.evaluate.played import Played
+
+if TYPE_CHECKING:
+    from offline.activations import Tally
+
+__all__ = ["BOUNDS", "HOLE_HOPS", "decide", "idle_figures"]
+
+# Where the curve is drawn at, by what the decision stage calls its bound.
+BOUNDS = {
+    "threshold": (0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),  # probability
+    "bound": (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0),  # nats
+}
+MOST_BOUNDS = 10
+
+
+def idle_figures(
+    played: Sequence[Played],
+    classes: Sequence[str],
+    idle: str,
+    decision: DecisionSettings,
+    *,
+    settle_s: float = 0.5,
+    bounds: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Return the figures of live use over continuous recordings.
+
+    Parameters
+    ----------
+    decision : DecisionSettings
+        What the labels were decided by: the curve varies its bound.
+    settle_s : float
+        Hops are scored from so long after each marker on.
+    bounds : sequence of float
+        Of the curve; `BOUNDS` where empty.
+
+    Returns
+    -------
+    dict
+        ``hop_balanced_accuracy``: every valid hop's likeliest class against what was asked for at that
+        moment, classes weighted alike.  ``nmcc``: over the same hops, of the labels as put out, none being
+        idle.  ``hits``, ``wrong_side``, ``false_activations_per_min``, ``median_time_to_decision_s`` and
+        ``idle_minutes`` as `offline.activations` counts them; ``curve`` repeats them with other bounds of the
+        decision stage, ``per_subject`` subject by subject.
+    """
+    from offline.activations import tally  # it builds on this package
+
+    tallies = [(one.subject, tally(one, one.labels, classes, idle)) for one in played]
+    people = sorted({subject for subject, _ in tallies})
+    return {
+        **_hop_figures(played, classes, idle, settle_s),
+        **_row(reduce(add, [counted for _, counted in tallies])),
+        "curve": _curve(played, classes, idle, decision, _thinned(bounds) or BOUNDS[decision.bound_key]),
+        "per_subject": {
+            name: _row(reduce(add, [counted for subject, counted in tallies if subject == name]))
+            for name in people
+        },
+    }
+
+
+def _hop_figures(
+    played: Sequence[Played], classes: Sequence[str], idle: str, settle_s: float
+) -> dict[str, float | None]:
+    truth = np.concatenate([truth_of_hops(one, classes, settle_s) for one in played])
+    likeliest = np.concatenate([one.log_probs.argmax(axis=1) for one in played])
+    put_out = np.concatenate([one.labels for one in played])
+    put_out = np.where(put_out < 0, list(classes).index(idle), put_out)
+    asked = truth >= 0
+    return {
+        "hop_balanced_accuracy": agreement(truth[asked], likeliest[asked])["balanced_accuracy"],
+        "nmcc": normalised_mcc(truth[asked], put_out[asked]),
+    }
+
+
+def _curve(
+    played: Sequence[Played],
+    classes: Sequence[str],
+    idle: str,
+    decision: DecisionSettings,
+    bounds: Sequence[float],
+) -> list[dict[str, float | None]]:
+    from offline.activations import tally
+
+    rows = []
+    for bound in bounds:
+        settings = decision.at(bound)
+        again = [tally(one, decide(one, settings, classes, idle), classes, idle) for one in played]
+        rows.append({decision.bound_key: bound, **_row(reduce(add, again))})
+    return rows
+
+
+def _row(counted: Tally) -> dict[str, float | None]:
+    commands, minutes = len(counted.right), counted.minutes
+    return {
+        "hits": _known(counted.hits) if commands else None,
+        "wrong_side": _known(counted.wrong) if commands else None,
+        "false_activations_per_min": _known(counted.rate()) if minutes else None,
+        "median_time_to_decision_s": _known(counted.median_s) if commands else None,
+        "idle_minutes": round(minutes, 2),
+    }
+
+
+def _known(value: Any) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def _thinned(bounds: Sequence[float]) -> list[float]:
+    """Return at most `MOST_BOUNDS` of them, rising, both ends among them."""
+    rising = sorted(set(bounds))
+    places = np.unique(np.linspace(0, len(rising) - 1, MOST_BOUNDS).round().astype(int))
+    return [rising[place] for place in places] if rising else []

@@ -1,0 +1,223 @@
+"""Which recordings of a folder a bundle is scored on, whose they are, and what is asked of it there."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from engine.bundle import Bundle
+from engine.faults import faults
+from offline.data.segments import chosen
+from offline.data.sources import Folder, Subject, find, select, subject_of
+from offline.evaluate.protocol import Trials, Windows, parse
+from offline.probe.tasks import Session
+from streamer.components import Config
+from streamer.errors import BundleError, ConfigError, RecordingError
+
+FOLDER_KEYS = ("subject", "hold", "uv_per_count", "holes")
+
+
+class Options(Config):
+    """What a user says of a folder and of the protocol; what is not said is the bundle's own.
+
+    Attributes
+    ----------
+    folder : dict
+        Settings of `offline.data.sources.Folder`, without its path.
+    protocol : dict
+        Settings of `offline.evaluate.protocol`; with another ``kind`` than the bundle's they stand alone.
+    channels, labels : dict
+        New names, by old ones, of channels and markers.
+    """
+
+    folder: dict[str, Any] = Field(default_factory=dict)
+    protocol: dict[str, Any] = Field(default_factory=dict)
+    channels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a bundle is scored on.
+
+    Attributes
+    ----------
+    folder : Folder
+    stype : str
+        Type of the channels that are looked at.
+    protocol : Trials or Windows
+    channels, labels : mapping
+        New names, by old ones.
+    """
+
+    folder: Folder
+    stype: str
+    protocol: Trials | Windows
+    channels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a recording's decisions depend on, beside its samples and the bundle."""
+        kept = self.folder.model_dump(mode="json", include={"hold", "uv_per_count", "holes"})
+        return {**kept, "stype": self.stype, "channels": dict(self.channels), "labels": dict(self.labels)}
+
+
+def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) -> Task:
+    """Return what the bundle's provenance says of its task, and on top of it what the user says.
+
+    The bundle's folder settings are those of the corpus that it was trained on; they are left aside for a
+    folder in which its subject pattern fits no file.
+
+    Raises
+    ------
+    BundleError
+        The bundle decides nothing, or what it says of its task makes no sense.
+    ConfigError
+        What the user says makes no sense.
+    """
+    options, own = options or Options(), _own(bundle)
+    task = Task(
+        _folder(Path(path), own.get("folder", {}), options.folder),
+        str(own.get("stype", bundle.manifest.input.stype)).upper(),
+        _protocol(bundle, own.get("protocol", {}), options.protocol),
+        options.channels,
+        options.labels,
+    )
+    bundle.readout  # noqa: B018 - refuses a bundle without classes, in words
+    return task
+
+
+def find_people(task: Task, wanted: Sequence[str] | None = None) -> list[Subject]:
+    """Return who is in the folder, sorted by name.
+
+    Subjects are told apart by the folder's pattern; without one by what the recordings' own files say
+    (``subject`` in the ``meta`` of an npz), else by sub-folder or file name.
+
+    Raises
+    ------
+    RecordingError
+        No such folder or subject, or no recording.
+    """
+    folder = task.folder
+    people = find([folder], [])
+    if folder.subject is None:
+        people = _regrouped(people, folder)
+    if wanted is None:
+        return people
+    names = select([one.name for one in people], wanted, str(folder.path))
+    return [one for one in people if one.name in names]
+
+
+def openers(task: Task, subject: Subject) -> Iterator[tuple[str, Any]]:
+    """Yield each recording's name, and a function that reads it or raises `RecordingError`."""
+    for name, read in subject.openers():
+        yield name, partial(_open, task, subject.name, name, read)
+
+
+def open_file(task: Task, path: Path) -> Session:
+    """Read one file as a `Session` of the subject that its folder, or its name, stands for.
+
+    Raises
+    ------
+    RecordingError
+        No such file, damaged, or without a channel of the task's type.
+    """
+    if not path.is_file():
+        raise RecordingError(f"No file {path}: expected a recording.")
+    person = Subject(path.parent.name, task.folder, (path,))
+    _, read = next(openers(task, person))
+    session: Session = read()
+    return session
+
+
+def _open(task: Task, subject: str, name: str, read: Any) -> Session:
+    recording, fingerprint = read()
+    info = recording.info
+    named = tuple(task.channels.get(channel, channel) for channel in info.ch_names)
+    recording = replace(
+        recording,
+        info=replace(info, ch_names=named),
+        markers=tuple(replace(m, label=task.labels.get(m.label, m.label)) for m in recording.markers),
+    )
+    return Session(subject, name, chosen(recording, task.stype), fingerprint)
+
+
+def _own(bundle: Bundle) -> dict[str, Any]:
+    """Return what the bundle says of its task; a fine-tuned one says it in its recipe."""
+    provenance = bundle.manifest.provenance
+    if "task" in provenance:
+        return dict(provenance["task"])
+    recipe = provenance.get("recipe")
+    task = recipe.get("task") if isinstance(recipe, dict) else None
+    if not task:
+        return {}
+    windows = {"kind": "windows", "from_s": task["from_s"], "window_s": task["window_s"]}
+    return {"folder": task["folder"], "stype": task["stype"], "protocol": windows}
+
+
+def _folder(path: Path, own: Mapping[str, Any], said: Mapping[str, Any]) -> Folder:
+    trained = {key: own[key] for key in FOLDER_KEYS if own.get(key) is not None}
+    pattern = trained.get("subject")
+    if pattern is not None and not _fits(path, str(pattern)):
+        trained = {}
+    try:
+        return Folder.model_validate({**trained, **said, "path": path})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: settings of the folder make no sense:\n{faults(error)}") from error
+
+
+def _fits(path: Path, pattern: str) -> bool:
+    files = (file for file in path.rglob("*") if file.is_file())
+    return any(subject_of(file.relative_to(path), pattern) is not None for file in files)
+
+
+def _protocol(bundle: Bundle, own: Mapping[str, Any], said: Mapping[str, Any]) -> Trials | Windows:
+    kind = said.get("kind", "windows" if "window_s" in said else own.get("kind", "trials"))
+    start = dict(own) if own.get("kind", "trials") == kind else {}
+    try:
+        return parse({**start, **said, "kind": kind})
+    except ValidationError as error:
+        if said:
+            raise ConfigError(f"The protocol makes no sense:\n{faults(error)}") from error
+        raise BundleError(f"Bundle {bundle.label} says of its own protocol:\n{faults(error)}") from error
+
+
+def _regrouped(people: Sequence[Subject], folder: Folder) -> list[Subject]:
+    """Return the same files by the subject that they themselves name, where they do."""
+    files: dict[str, list[Path]] = {}
+    for person in people:
+        for path in person.files:
+            files.setdefault(_named(path) or person.name, []).append(path)
+    return [Subject(name, folder, tuple(sorted(files[name]))) for name in sorted(files)]
+
+
+def _named(path: Path) -> str | None:
+    """Return the subject that an npz says it is of; None where it says nothing."""
+    if path.suffix.lower() != ".npz":
+        return None
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+        return str(meta["subject"]) if meta.get("subject") else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        return None  # reading it will say what is wrong
+
+
+def fits_protocol(session: Session, classes: Sequence[str], idle: str | None, task: Task) -> str:
+    """Say why a recording cannot be scored, or nothing."""
+    asked = [classes[place] for place in task.protocol.asked(classes, idle)]
+    there = {marker.label for marker in session.recording.markers}
+    if not there & set(asked):
+        found = f"; its markers are {', '.join(sorted(there))}" if there else ""
+        return f"has no marker {' or '.join(asked)}{found}"
+    kind = dict(session.recording.meta.get("file", {})).get("task")
+    # Executed movements are marked by the same words as imagined ones.
+    return "is of task 'execution', not imagery" if kind == "execution" else ""

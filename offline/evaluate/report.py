@@ -1,0 +1,182 @@
+"""An evaluation as files: ``evaluation.json`` with every figure, ``evaluation.md`` with the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from offline.evaluate.compare import compare
+from offline.evaluate.run import Evaluation, document_of
+from offline.files import replacing
+
+JSON, MARKDOWN = "evaluation.json", "evaluation.md"
+Document = dict[str, Any]
+LIMITS = (
+    "ITR is Wolpaw's, from the accuracy and the time from cue to answer alone: it supposes equally likely "
+    "classes, evenly spread errors and no pause between answers, so it compares decoders and promises no "
+    "speed. nMCC is (MCC + 1) / 2 of the labels as put out, over hops, no label being idle; 0.5 is what "
+    "saying the same all the time gives. ECE is over 15 bins of equally many; few answers alone give some. "
+    "Coverage: the least confident answers are rejected first."
+)
+PAIRED = (
+    "Paired over subjects, on the recordings that both were scored on: exact Wilcoxon signed-rank, corrected "
+    "by Holm; 95-% bootstrap interval of the mean difference."
+)
+
+
+def document(evaluations: Sequence[Evaluation]) -> Document:
+    """Return ``evaluations``, a mapping each, and ``comparisons`` of any two."""
+    return {
+        "evaluations": [document_of(one, one.scores()) for one in evaluations],
+        "comparisons": compare(evaluations),
+    }
+
+
+def write(content: Document, folder: Path) -> None:
+    """Write the document and its tables; each file is there whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ((JSON, json.dumps(content, indent=1) + "\n"), (MARKDOWN, markdown(content))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text)
+
+
+def markdown(content: Document) -> str:
+    """Return the tables for people."""
+    made = content["evaluations"]
+    parts = ["# Evaluation", _table(summary(made)), *_protocols(made)]
+    parts += ["## Per subject", "Accuracy.", _table(per_subject(made))]
+    if any(one["over_time"] for one in made):
+        parts += ["## Accuracy by time after the cue", _table(over_time(made))]
+    for one in made:
+        if one["idle"]:
+            title = f"## Hits against false activations: {one['bundle']}"
+            parts += [title, _table(one["idle"]["curve"])]
+    if content["comparisons"]:
+        parts += ["## Comparisons", PAIRED, _table(comparisons(content))]
+    return "\n\n".join([*parts, *_left_out(made), LIMITS]) + "\n"
+
+
+def summary(made: Sequence[Document]) -> list[Document]:
+    """Return a row per bundle."""
+    return [
+        {
+            "bundle": one["bundle"],
+            "subjects": one["subjects"]["n"],
+            "answers": one["n"],
+            "accuracy": one["accuracy"],
+            "balanced": one["balanced_accuracy"],
+            "kappa": one["kappa"],
+            "macro-F1": one["macro_f1"],
+            "mean ± SD over subjects": _mean_sd(one["subjects"]),
+            "worst": one["subjects"]["worst"],
+            "bits/min": one["subjects"]["itr_bits_per_min"]["mean"],
+            "ECE hops / answers": f"{_cell(one['ece']['hops'])} / {_cell(one['ece']['answers'])}",
+            "area under coverage": one["coverage_risk"]["area"],
+            **_live(one["idle"]),
+        }
+        for one in made
+    ]
+
+
+def per_subject(made: Sequence[Document]) -> list[Document]:
+    """Return a row per subject, a column per bundle, and the mean, SD and worst at the end."""
+    names = sorted({name for one in made for name in one["per_subject"]})
+    rows: list[Document] = []
+    for name in names:
+        found = [one["per_subject"].get(name) for one in made]
+        n = next(cell["n"] for cell in found if cell)
+        cells = {
+            one["bundle"]: cell["accuracy"] if cell else None for one, cell in zip(made, found, strict=True)
+        }
+        rows.append({"subject": name, "n": n, **cells})
+    for row in ("mean", "sd", "worst"):
+        rows.append({"subject": row, "n": None, **{one["bundle"]: one["subjects"][row] for one in made}})
+    return rows
+
+
+def over_time(made: Sequence[Document]) -> list[Document]:
+    """Return a row per time after the cue, a column per bundle."""
+    tables = {one["bundle"]: one["over_time"] for one in made if one["over_time"]}
+    known = {
+        name: dict(zip(table["seconds"], table["accuracy"], strict=True)) for name, table in tables.items()
+    }
+    seconds = sorted({at_s for table in known.values() for at_s in table})
+    return [
+        {"s after the cue": at_s, **{name: table.get(at_s) for name, table in known.items()}}
+        for at_s in seconds
+    ]
+
+
+def comparisons(content: Document) -> list[Document]:
+    """Return a row per pair."""
+    return [
+        {
+            "first": row["first"],
+            "second": row["second"],
+            "subjects": row["n"],
+            "difference": f"{row['difference']:+.3f} ({_between(row['interval'])})",
+            "better / equal / worse": f"{row['better']} / {row['equal']} / {row['worse']}",
+            "p": row["wilcoxon_p"],
+            "p (Holm)": row["holm_p"],
+        }
+        for row in content["comparisons"]
+    ]
+
+
+def _live(idle: Document | None) -> Document:
+    keys = {
+        "hits": "hits",
+        "wrong": "wrong_side",
+        "false/min": "false_activations_per_min",
+        "time to decide, s": "median_time_to_decision_s",
+        "nMCC": "nmcc",
+    }
+    return {title: None if idle is None else idle[key] for title, key in keys.items()}
+
+
+def _protocols(made: Sequence[Document]) -> list[str]:
+    by_words: dict[str, list[str]] = {}
+    for one in made:
+        by_words.setdefault(one["protocol"], []).append(one["bundle"])
+    return [
+        f"{words[0].upper()}{words[1:]}; {made[0]['from']}{_who(names, made)}."
+        for words, names in by_words.items()
+    ]
+
+
+def _who(names: Sequence[str], made: Sequence[Document]) -> str:
+    return "" if len(names) == len(made) else f" ({', '.join(names)})"
+
+
+def _left_out(made: Sequence[Document]) -> list[str]:
+    lines = []
+    for one in made:
+        if one["excluded"]:
+            lines.append(f"{one['bundle']}: {len(one['excluded'])} recordings it was trained on left out.")
+        lines += [f"{one['bundle']}: {where} not scored: {why}" for where, why in one["skipped"].items()]
+    return ["## Left out", *lines] if lines else []
+
+
+def _mean_sd(subjects: Document) -> str:
+    sd = "" if subjects["sd"] is None else f" ± {subjects['sd']:.3f}"
+    return "" if subjects["mean"] is None else f"{subjects['mean']:.3f}{sd}"
+
+
+def _between(interval: Sequence[float]) -> str:
+    return " to ".join(f"{end:+.3f}" for end in interval)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "Nothing."
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *[[_cell(row.get(key)) for key in head] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "/")

@@ -1,0 +1,230 @@
+"""Plays every recording of a folder through every bundle: `evaluate_all`, and one bundle's `evaluate`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from engine.backends import Backend
+from engine.backends.onnxruntime import Config as OnnxRuntime
+from engine.bundle import Bundle, digest
+from offline.evaluate.played import Played, play
+from offline.evaluate.recordings import Options, Task, find_people, fits_protocol, openers, task_of
+from offline.evaluate.scores import Scores, score
+from offline.probe.tasks import Session
+from offline.provenance import versions
+from streamer.errors import RecordingError, StreamMismatch
+
+PLAYED = "played"  # sub-folder of an evaluation's folder
+FORMAT = 1  # of what is kept: another one is played again
+Progress = Callable[[str, int, int], None]
+Playing = Callable[[Bundle, Backend, Session], Played]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a bundle said about a folder.
+
+    Attributes
+    ----------
+    name : str
+        Of the bundle, and different from every other one's in the run.
+    bundle : Bundle
+    task : Task
+    played : list of Played
+    excluded : list of str
+        Recordings left out because they had a part in the bundle's weights.
+    skipped : dict
+        Recordings that could not be scored, and why.
+    seconds : float
+        What it took.
+    """
+
+    name: str
+    bundle: Bundle
+    task: Task
+    played: list[Played] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def scores(self) -> Scores:
+        """Score it, by the bundle's own decision settings."""
+        readout = self.bundle.readout
+        return score(
+            self.played,
+            readout.classes,
+            readout.idle,
+            self.task.protocol,
+            decision=readout.decision,
+            bounds=[point.bound for point in readout.operating],
+        )
+
+
+def evaluate_all(
+    bundles: Sequence[Bundle],
+    path: str | Path,
+    subjects: Sequence[str] | None = None,
+    *,
+    options: Options | None = None,
+    keep: Path | None = None,
+    playing: Playing = play,
+    progress: Progress = lambda what, done, total: None,
+) -> list[Evaluation]:
+    """Play every recording of these subjects that can be scored; what was played before is read.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder of recordings.
+    keep : Path, optional
+        Where what is played is kept, so that a run goes on where it stopped.
+    playing : callable, optional
+        Instead of `play`; what it makes is not that of `play`, so do not give them the same ``keep``.
+
+    Raises
+    ------
+    RecordingError
+        No such folder or subject, or nothing that can be scored.
+    BundleError
+        A bundle that decides nothing.
+    """
+    tasks = [task_of(bundle, path, options) for bundle in bundles]
+    people = [find_people(task, subjects) for task in tasks]
+    total, done = sum(len(some) for some in people), 0
+    made = []
+    for name, bundle, task, some in zip(_names(bundles), bundles, tasks, people, strict=True):
+        started, one = time.monotonic(), Evaluation(name, bundle, task)
+        with OnnxRuntime().open(bundle) as backend:
+            for subject in some:
+                progress(f"{name}: {subject.name}", done, total)
+                for recording, read in openers(task, subject):
+                    _add(one, f"{subject.name}/{recording}", read, backend, keep, playing)
+                done += 1
+        made.append(replace(one, seconds=round(time.monotonic() - started, 1)))
+    progress("", total, total)
+    empty = [one for one in made if not one.played]
+    if empty:
+        raise RecordingError(_nothing(empty[0]))
+    return made
+
+
+def evaluate(
+    bundle: Bundle,
+    path: str | Path,
+    subjects: Sequence[str] | None = None,
+    *,
+    options: Options | None = None,
+    keep: Path | None = None,
+) -> Evaluation:
+    """Play one bundle; as `evaluate_all`."""
+    return evaluate_all([bundle], path, subjects, options=options, keep=keep)[0]
+
+
+def trained_on(bundle: Bundle) -> set[str]:
+    """Return the fingerprints of the recordings that had a part in the bundle's weights."""
+    listed = bundle.manifest.provenance.get("fingerprints", {})
+    return {str(one) for group in listed.values() for one in group}
+
+
+def kept_as(keep: Path, bundle: Bundle, task: Task, fingerprint: str) -> Path:
+    """Return where what this bundle says of this recording is kept.
+
+    The name holds all that it depends on: the bundle, the samples, how they were read, and the version of
+    the engine.
+    """
+    settings = {**task.settings(), "versions": versions("onnxruntime"), "format": FORMAT}
+    how = digest(json.dumps(settings, sort_keys=True).encode())[:8]
+    whole = digest(bundle.manifest.model_dump_json(exclude_defaults=True).encode())[:16]
+    return keep / PLAYED / whole / f"{fingerprint}-{how}.npz"
+
+
+def _add(
+    one: Evaluation,
+    where: str,
+    read: Callable[[], Session],
+    backend: Backend,
+    keep: Path | None,
+    playing: Playing,
+) -> None:
+    """Play a recording, or say why not."""
+    readout = one.bundle.readout
+    try:
+        session = read()
+        if session.fingerprint in trained_on(one.bundle):
+            one.excluded.append(where)
+        elif reason := fits_protocol(session, readout.classes, readout.idle, one.task):
+            one.skipped[where] = reason
+        else:
+            one.played.append(_played(one, session, backend, keep, playing))
+    except (RecordingError, StreamMismatch) as error:
+        one.skipped[where] = str(error)
+
+
+def _played(
+    one: Evaluation, session: Session, backend: Backend, keep: Path | None, playing: Playing
+) -> Played:
+    if keep is None:
+        return playing(one.bundle, backend, session)
+    path = kept_as(keep, one.bundle, one.task, session.fingerprint)
+    if path.is_file():
+        markers = tuple(
+            session.recording.markers
+        )  # the samples are the same, what is said of them may not be
+        return replace(Played.load(path), subject=session.subject, name=session.name, markers=markers)
+    played = playing(one.bundle, backend, session)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    played.save(path)
+    return played
+
+
+def _names(bundles: Sequence[Bundle]) -> list[str]:
+    """Return a name for each: its label, with its folder where two share that, with a number else."""
+    labels = [bundle.label for bundle in bundles]
+    names: list[str] = []
+    for bundle, label in zip(bundles, labels, strict=True):
+        name = label if labels.count(label) == 1 else f"{label} ({bundle.folder.name})"
+        names.append(name if name not in names else f"{name} #{len(names) + 1}")
+    return names
+
+
+def _nothing(one: Evaluation) -> str:
+    lines = [
+        f"Nothing to score in {one.task.folder.path} with {one.name}: {len(one.excluded)} recordings had a "
+        "part in training"
+    ]
+    lines += [f"{where} {reason}" for where, reason in list(one.skipped.items())[:3]]
+    return (
+        "; ".join(lines)
+        + ". Give recordings of subjects held out of training, with markers of the bundle's classes."
+    )
+
+
+def document_of(one: Evaluation, scores: Scores) -> dict[str, Any]:
+    """Return every figure of an evaluation, and where it comes from, as one JSON-able mapping."""
+    from offline.provenance import machine
+
+    readout = one.bundle.readout
+    return {
+        "bundle": one.name,
+        **scores.document(),
+        "n_trials": scores.n,
+        "n_trials_cut": scores.n_cut,
+        "n_recordings": len(one.played),
+        "classes": list(readout.classes),
+        "idle_class": readout.idle,
+        "temperature": readout.temperature,
+        "decision": readout.decision.model_dump(mode="json"),
+        "excluded": one.excluded,
+        "skipped": one.skipped,
+        "adapted": sorted({note for played in one.played for note in played.notes}),
+        "protocol_settings": one.task.protocol.model_dump(mode="json"),
+        "from": "each recording from a fresh start; recordings trained on left out",
+        "seconds": one.seconds,
+        "machine": machine(),
+        "versions": versions("numpy", "scipy", "onnxruntime"),
+    }

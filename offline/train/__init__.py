@@ -1,0 +1,1 @@
+"""Training of decoders from labelled recordings: recipes, cuts, steps, and what they leave behind."""

@@ -1,0 +1,246 @@
+"""`bcistream calibrate`: trials are found, cues are given, and what cannot be calibrated is said."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_bundle import CHANNELS, CLASSES
+from toy_head import LATENTS, source, write_headed
+from typer.testing import CliRunner
+
+from engine.answers import Answer, LatentLog, answer_of, labelled
+from engine.calibrate import Ask, calibrate, told
+from engine.calibration import read
+from engine.cli import app
+from engine.config import RunConfig, parse
+from engine.cues import Cues, plan
+from engine.head import pack
+from engine.live import Observer, run_config
+from engine.prompt import line, prompt
+from streamer.errors import BciError
+from streamer.player import Player
+from streamer.sources.synthetic import Config as Synthetic
+from streamer.types import Decision, Marker
+
+HOP_S = 0.1
+SUBJECT = {
+    "kind": "synthetic",
+    "seed": 3,
+    "sfreq": 160.0,
+    "ch_names": list(CHANNELS),
+    "seconds": 61.0,
+    "trial_s": 4.0,
+    "rest_s": 2.0,
+    "speed": "max",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_headed(tmp_path_factory.mktemp("headed") / "bundle")
+
+
+def config(folder: Path, **source: object) -> RunConfig:
+    return parse(
+        {"source": SUBJECT | source if "kind" not in source else source, "bundle": str(folder)}, "test"
+    )
+
+
+def logged(seconds: float, invalid: tuple[float, float] = (0.0, 0.0)) -> LatentLog:
+    """A log whose one latent is the time."""
+    log = LatentLog("latent")
+    for k in range(1, round(seconds / HOP_S) + 1):
+        time = k * HOP_S
+        log.observe(None, {"latent": np.array([[time]], dtype=np.float32)})  # type: ignore[arg-type]
+        log.write(Decision(k, time, (1.0,), None, 1.0, not invalid[0] < time < invalid[1]))
+    return log
+
+
+def test_a_trial_is_the_mean_of_its_answer() -> None:
+    """The latents later than from_s and up to at_s after the cue, averaged; what is cut off is left out."""
+    markers = [Marker(1.0, "left"), Marker(5.0, "right", 4.0), Marker(9.0, "left"), Marker(11.5, "right")]
+    found = labelled(logged(12.05), markers, ("rest", "left", "right"), Answer(0.5, 2.5))
+    np.testing.assert_allclose(found.examples.latents.ravel(), [2.55, 6.55, 10.55], atol=1e-5)
+    assert found.examples.labels.tolist() == [1, 2, 1]
+    assert found.trials == {"left": 2, "right": 1}
+
+
+def test_a_long_stretch_gives_parts() -> None:
+    """Where every window counts, a stretch gives the means of at most six parts, of one trial."""
+    answer = answer_of({"task": {"protocol": {"kind": "windows", "from_s": 0.2, "window_s": 0.25}}})
+    found = labelled(
+        logged(20), [Marker(1.0, "rest", 10.2), Marker(12.0, "left", 1.0)], ("rest", "left"), answer
+    )
+    assert found.examples.trials.tolist() == [0] * 6 + [1] * 3
+    assert found.examples.weights.sum() == pytest.approx(9)
+    assert found.examples.weights[:6].sum() == pytest.approx(found.examples.weights[6:].sum())
+
+
+def test_bad_signal_is_left_out() -> None:
+    """A trial more than half of which is invalid does not count, and is counted as left out."""
+    markers = [Marker(1.0, "left"), Marker(5.0, "left")]
+    found = labelled(logged(12, invalid=(1.4, 3.0)), markers, ("left", "right"), Answer(0.5, 2.5))
+    assert (found.trials, found.left_out) == ({"left": 1}, 1)
+
+
+def test_time_classes_and_number_limit_what_is_used() -> None:
+    """Each of the three limits leaves out what is beyond it."""
+    markers = [Marker(3.0 * k, ("left", "right")[k % 2]) for k in range(6)]
+    log, classes, answer = logged(30), ("left", "right"), Answer(0.5, 2.5)
+    assert labelled(log, markers, classes, answer, before=8.6).trials == {"left": 2, "right": 1}
+    assert labelled(log, markers, classes, answer, most=4).trials == {"left": 2, "right": 2}
+    assert labelled(log, markers, classes, answer, among=("right",)).trials == {"right": 3}
+
+
+def test_a_recording_calibrates(folder: Path, tmp_path: Path) -> None:
+    """From the command line: the file is written, says what it was made of, and a run takes it."""
+    path, out = tmp_path / "run.yaml", tmp_path / "calibration.json"
+    path.write_text(json.dumps({"source": SUBJECT, "bundle": str(folder)}))
+    result = CliRunner().invoke(app, ["calibrate", str(path), "-o", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    made = read(out)
+    assert made.made_of.trials == {"rest": 9, "left_fist": 5, "right_fist": 5}
+    assert made.old is not None
+    answer = CliRunner().invoke(app, ["run", str(path), "--calibration", str(out), "--json"])
+    assert made.words() in json.loads(answer.stdout)["calibration"]
+
+
+def test_the_result_is_told_class_by_class(folder: Path) -> None:
+    """People read what was decided, why, and each class before and after."""
+    lines = told(calibrate(config(folder), Ask()))
+    assert set(lines) >= {"result", "because", "all", *CLASSES}
+    assert "refitted" in lines["left_fist"]
+
+
+@pytest.mark.usefixtures("lsl_session")
+def test_live_calibrates_as_the_file(folder: Path) -> None:
+    """Over LSL with its marker stream the same trials are found, and the head decides as on the file."""
+    name = f"subject-{uuid.uuid4().hex[:8]}"
+    made = []
+    for use in ("calibrate", "run"):
+        with (
+            Synthetic.model_validate(SUBJECT).open() as subject,
+            Player(subject, name=name, speed="max") as player,
+        ):
+            thread = threading.Thread(target=player.run)
+            thread.start()
+            live = config(folder, kind="lsl", source_id=name, markers=f"{name}-markers")
+            if use == "calibrate":
+                made.append(calibrate(live, Ask(seconds=60.0)))
+            else:
+                heard: list[Decision] = []
+                run_config(
+                    live.model_copy(update={"calibration": written(made[0], folder)}),
+                    extra=Observer(heard.append),
+                )
+            thread.join()
+    direct = calibrate(config(folder), Ask(seconds=60.0))
+    assert made[0].made_of.trials == direct.made_of.trials
+    assert (made[0].weight, made[0].bias) == (direct.weight, direct.bias)
+    replayed: list[Decision] = []
+    taken = config(folder).model_copy(update={"calibration": written(direct, folder)})
+    run_config(taken, extra=Observer(replayed.append))
+    assert [d.probabilities for d in heard] == [d.probabilities for d in replayed]
+
+
+def written(made: object, folder: Path) -> Path:
+    """Write a calibration beside the bundle."""
+    path = folder.parent / f"{uuid.uuid4().hex}.json"
+    path.write_text(made.model_dump_json())  # type: ignore[attr-defined]
+    return path
+
+
+def test_ctrl_c_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption ends with exit code 130 and neither a file nor half of one."""
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(config(folder), Ask(), stop=stop)
+    path, out = tmp_path / "run.yaml", tmp_path / "out" / "calibration.json"
+    path.write_text(json.dumps({"source": SUBJECT, "bundle": str(folder)}))
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.calibrate.calibrate", interrupted)
+    assert CliRunner().invoke(app, ["calibrate", str(path), "-o", str(out)]).exit_code == 130
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "ask", "message"),
+    [
+        ({"kind": "lsl", "name": "x"}, Ask(), "names no marker stream"),
+        ({"kind": "brainflow", "board": "SYNTHETIC_BOARD"}, Ask(), "A board knows no events.*--cues"),
+        ({}, Ask(classes=("left_foot",)), "has no class left_foot; it has rest, left_fist, right_fist"),
+        ({}, Ask(rest_s=10.0), "not trained on latents that are centred"),
+        ({}, Ask(cues=True), "this source is a recording"),
+        ({}, Ask(seconds=5.0), "at least 4, of two classes"),
+        ({"seconds": 1.0}, Ask(), "0 labelled trials of none"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said(
+    folder: Path, source: dict[str, object], ask: Ask, message: str
+) -> None:
+    """Before a stream is waited for where that can be known, and with what to do."""
+    with pytest.raises(BciError, match=message):
+        calibrate(config(folder, **source), ask)
+
+
+def test_a_stretch_of_rest_centres(tmp_path: Path) -> None:
+    """A bundle with a head for centred latents is calibrated by rest alone; labelled trials may refit it."""
+    folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
+    alone = calibrate(config(folder, n_trials=1), Ask(rest_s=7.0))
+    assert (alone.method, alone.made_of.trials) == ("the head was centred on the rest", {})
+    assert alone.made_of.rest_s == pytest.approx(7.0, abs=0.5)
+    assert alone.head is not None
+    np.testing.assert_array_equal(alone.head.weight, 2 * np.eye(LATENTS))
+    assert calibrate(config(folder), Ask(rest_s=7.0)).old is not None
+
+
+def test_a_plan_asks_for_all_alike() -> None:
+    """Rest first, then trials of the cued classes, alike often; the pauses are trials of the idle one."""
+    steps = plan(CLASSES, "rest", trials=5, trial_s=4.0, pause_s=2.0, rest_s=60.0)
+    assert [step.seconds for step in steps] == [3.0, 60.0, *[4.0, 2.0] * 5]
+    labels = [step.label for step in steps]
+    assert labels[:2] == [None, "rest"]
+    counts = [labels[2:].count(name) for name in CLASSES]
+    assert counts[0] == 5
+    assert sorted(counts[1:]) == [2, 3]
+    assert {step.label for step in plan(CLASSES[1:], "rest", trials=2, trial_s=4, pause_s=2)} == {
+        None,
+        *CLASSES[1:],
+    }
+
+
+def test_cues_are_stamped_when_they_are_shown() -> None:
+    """A step begins at the look that shows it, never before; a pause of the stream delays what follows."""
+    shown: list[str] = []
+    cues = Cues(
+        plan(("left_fist",), None, trials=2, trial_s=4.0, pause_s=2.0),
+        lambda words, left, done: shown.append(line(words, left, done)),
+    )
+    for now in (100.0, 101.0, 103.25, 107.0, 120.0, 122.5, 127.0, 130.0):
+        cues.look(now)
+    assert cues.markers == (Marker(103.25, "left_fist", 4.0), Marker(122.5, "left_fist", 4.0))
+    assert cues.over
+    assert "LEFT FIST" in shown[2]
+    assert "4 s" in shown[2]
+    assert shown[-1].endswith("%")
+
+
+def test_a_screen_without_cues_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --cues nothing is drawn."""
+    with prompt(False) as show:
+        show("left", 1.0, 0.5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_unreadable_protocol_is_the_default() -> None:
+    """Half a second to three seconds after the cue, where a bundle tells nothing."""
+    assert answer_of({}) == answer_of({"task": {"protocol": {"kind": "trials"}}}) == Answer(0.5, 3.0)

@@ -1,0 +1,120 @@
+"""A run changes only what it names, and a rate of false activations becomes the bound that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.bundle import load
+from engine.config import parse
+from engine.decision import DecisionConfig, DecisionSettings, EvidenceConfig
+from engine.live import run_config
+from engine.operating import OperatingPoint, Override, bound_for, expected, outlook, settle
+from streamer.errors import ConfigError
+
+OWN = EvidenceConfig(bound=3.0, leak_s=4.0, margin=0.25, refractory_s=1.0)
+POINTS = (
+    OperatingPoint(false_per_min=0.25, bound=4.0, hits=0.4, wrong=0.01, median_s=2.5),
+    OperatingPoint(false_per_min=1.0, bound=3.0, hits=0.6, wrong=0.02, median_s=2.0),
+    OperatingPoint(false_per_min=4.0, bound=1.0, hits=0.8, wrong=0.1, median_s=1.5),
+)
+
+
+def settled(own: DecisionSettings = OWN, **wanted: object) -> DecisionSettings:
+    return settle(own, POINTS, Override.model_validate(wanted), "toy")
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        (OWN, {"margin": 1.0}),
+        (OWN, {"bound": 2.0, "leak_s": 0.0}),
+        (DecisionConfig(threshold=0.9, release=0.2), {"dwell_s": 0.0}),
+        (DecisionConfig(threshold=0.9, release=0.2), {"kind": "threshold", "threshold": 0.5}),
+    ],
+)
+def test_only_the_keys_that_are_given_change(own: DecisionSettings, wanted: dict[str, object]) -> None:
+    """All others stay the bundle's, whatever the defaults are."""
+    assert settled(own, **wanted).model_dump() == own.model_dump() | wanted
+
+
+def test_another_kind_starts_from_its_own_defaults() -> None:
+    """A threshold has no use for the settings of a sequential test."""
+    assert settled(kind="threshold", threshold=0.7) == DecisionConfig(threshold=0.7)
+
+
+def test_a_setting_of_the_other_kind_is_refused() -> None:
+    """The message names the key, the bundle and by what that decides."""
+    with pytest.raises(ConfigError, match=r"toy, which decides by 'evidence'[^$]*unknown key 'threshold'"):
+        settled(threshold=0.7)
+
+
+def test_every_setting_can_be_overridden() -> None:
+    """The override knows the settings of every kind, and the rate."""
+    known = set(DecisionConfig.model_fields) | set(EvidenceConfig.model_fields)
+    assert set(Override.model_fields) == known | {"false_per_min"}
+
+
+def test_a_rate_becomes_the_least_bound_that_keeps_it() -> None:
+    """At a measured rate its bound, between two a bound between theirs, above all the lowest bound."""
+    assert settled(false_per_min=1.0) == OWN
+    assert settled(false_per_min=2.0) == OWN.at(2.0)  # half-way between 1 and 4 on a logarithmic scale
+    assert settled(false_per_min=100) == OWN.at(1.0)
+
+
+@given(st.floats(0.25, 10), st.floats(0.25, 10))
+def test_a_lower_rate_never_gets_a_lower_bound(one: float, other: float) -> None:
+    """The bound falls, or stays, as the rate rises."""
+    low, high = sorted((one, other))
+    assert bound_for(POINTS, low, "toy") >= bound_for(POINTS, high, "toy")
+
+
+def test_a_rate_that_nobody_measured_is_refused() -> None:
+    """Below the lowest one the message says that one; without a table it says that there is none."""
+    with pytest.raises(ConfigError, match=r"lowest rate that was measured for bundle toy is 0\.25"):
+        settled(false_per_min=0.1)
+    with pytest.raises(ConfigError, match="nobody has measured"):
+        settle(OWN, (), Override(false_per_min=1.0), "toy")
+
+
+def test_a_rate_goes_with_the_settings_that_it_was_measured_with() -> None:
+    """Any other setting beside it is refused, but that of rejection."""
+    assert settled(false_per_min=1.0, max_invalid=0.3).max_invalid == 0.3
+    with pytest.raises(ValueError, match="leave out margin"):
+        Override(false_per_min=1.0, margin=0.1)
+
+
+def test_what_to_expect_is_what_was_measured() -> None:
+    """At a point its own figures, between two figures between theirs, elsewhere nothing."""
+    assert expected(OWN, POINTS, OWN) == POINTS[1]
+    between = expected(OWN, POINTS, OWN.at(2.0))
+    assert between is not None
+    assert (between.false_per_min, between.hits) == (pytest.approx(2.0), pytest.approx(0.7))
+    assert expected(OWN, POINTS, OWN.at(5.0)) is None
+    assert expected(OWN, POINTS, OWN.model_copy(update={"leak_s": 1.0})) is None
+    assert expected(OWN, (), OWN) is None
+
+
+def test_the_outlook_is_a_sentence() -> None:
+    """It says the rate, the share of commands and the time; or that nobody knows."""
+    said = outlook(OWN, POINTS, OWN)
+    assert all(part in said for part in ("at most 1 ", "60 %", "2.0 s", "2 %"))
+    assert "nobody has measured" in outlook(OWN, (), OWN)
+
+
+def test_a_run_asks_for_a_rate(toy_writer: Callable[..., Path], tmp_path: Path) -> None:
+    """From YAML to decisions: the run says what to expect, and a rate that was not measured ends it."""
+    points = [point.model_dump() for point in POINTS]
+    changed = {"readout.operating": points, "readout.decision": OWN.model_dump()}
+    bundle = toy_writer(**changed)
+    assert load(bundle).readout.operating == POINTS
+    raw = {"source": {"kind": "synthetic", "seconds": 2, "speed": "max"}, "bundle": str(bundle)}
+    said: list[str] = []
+    run_config(parse(raw | {"decision": {"false_per_min": 2.0}}, "run"), say=said.append)
+    assert [line for line in said if line.startswith("decides  by evidence 2; at most 2 ")]
+    with pytest.raises(ConfigError, match="lowest rate"):
+        run_config(parse(raw | {"decision": {"false_per_min": 0.01}}, "run"))

@@ -1,0 +1,176 @@
+"""Benchmarks: folds of people, cells that are done once, and a report that says what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("pyriemann")
+
+from offline.benchmark import benchmark as running
+from offline.benchmark.benchmark import benchmark
+from offline.benchmark.people import folds_of
+from offline.benchmark.recipe import Recipe
+from streamer.errors import ConfigError
+
+CHANNELS = ["FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4"]
+BAND = [{"kind": "bandpass", "low": 8.0, "high": 30.0, "order": 2}]
+
+
+def classical(kind: str, **more: Any) -> dict[str, Any]:
+    return {
+        "kind": "classical",
+        "name": kind,
+        "reader": {"kind": kind},
+        "sfreq": 160,
+        "window_s": 2.5,
+        "hop_s": 0.5,
+        "dsp": BAND,
+    } | more
+
+
+def recipe_of(folder: Path, output: Path, **more: Any) -> Recipe:
+    given: dict[str, Any] = {
+        "task": {
+            "folder": {"path": folder},
+            "classes": ["rest", "left_fist", "right_fist"],
+            "idle": "rest",
+            "ch_names": CHANNELS,
+            "protocol": {"kind": "trials"},
+        },
+        "folds": 3,
+        "validate": 0.3,
+        "models": [classical("csp_lda"), classical("mdm")],
+        "compare": [["csp_lda", "mdm"]],
+        "output": output,
+    }
+    return Recipe.model_validate(given | more)
+
+
+@pytest.fixture(scope="module")
+def people_dir(tmp_path_factory: pytest.TempPathFactory, run_writer: Callable[..., Path]) -> Path:
+    """Five people with a run each."""
+    folder = tmp_path_factory.mktemp("people")
+    for number in range(5):
+        run_writer(folder / f"P{number}" / f"P{number}R1.npz", seed=number, n_trials=4)
+    return folder
+
+
+@pytest.mark.parametrize("n_people", [3, 7, 20])
+def test_folds_share_nobody_and_test_everybody_once(tmp_path: Path, n_people: int) -> None:
+    """Nobody is on two sides of a fold, everybody is tested in one, and it is the same every time."""
+    recipe = recipe_of(tmp_path, tmp_path)
+    names = tuple(f"S{i:02d}" for i in range(n_people))
+    folds = folds_of(recipe, names, "here")
+    assert sorted(name for fold in folds for name in fold.test) == list(names)
+    for fold in folds:
+        assert sorted([*fold.train, *fold.validate, *fold.test]) == list(names)
+        assert fold.train
+        assert fold.validate
+    assert folds == folds_of(recipe, names, "here")
+
+
+def test_a_split_with_somebody_on_two_sides_is_refused(tmp_path: Path) -> None:
+    """A person named twice is told by name."""
+    split = {"train": ["A-C"], "validate": ["D"], "test": ["C"]}
+    recipe = recipe_of(tmp_path, tmp_path, folds=None, split=split)
+    with pytest.raises(ConfigError, match="C on two sides"):
+        folds_of(recipe, ("A", "B", "C", "D"), "here")
+
+
+def test_what_is_done_is_not_done_again(
+    people_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call computes nothing, other settings of a model or other recordings their own cells only."""
+    made: list[str] = []
+    real = running.answer
+
+    def counting(model: Any, *rest: Any) -> Any:
+        made.append(model.name)
+        return real(model, *rest)
+
+    monkeypatch.setattr(running, "answer", counting)
+    first = benchmark(recipe_of(people_dir, tmp_path))
+    assert made == ["csp_lda", "mdm"] * 3
+    assert first["missing"] == []
+    made.clear()
+    assert benchmark(recipe_of(people_dir, tmp_path))["rows"] == first["rows"]
+    assert made == []
+    models = [classical("csp_lda"), classical("mdm", window_s=2.0)]
+    benchmark(recipe_of(people_dir, tmp_path, models=models))
+    assert made == ["mdm"] * 3
+
+
+def test_killed_in_the_middle_and_resumed_it_reports_the_same(
+    people_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever cell dies while it is written, the next call ends with the figures of an undisturbed one."""
+    whole = benchmark(recipe_of(people_dir, tmp_path / "whole"))
+    from offline.benchmark import cells
+
+    real, calls = cells.Played.save, iter(range(100))
+
+    def dying(self: Any, path: Path) -> None:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        real(self, path)
+
+    monkeypatch.setattr(cells.Played, "save", dying)
+    recipe = recipe_of(people_dir, tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(recipe)
+    partial = benchmark(recipe, report_only=True)
+    assert 0 < len(partial["missing"]) < 6
+    resumed = benchmark(recipe)
+
+    def figures(document: dict[str, Any]) -> Any:
+        kept = ("figures", "people", "idle", "scores")
+        return [{key: row[key] for key in kept} for row in document["rows"]], document["differences"]
+
+    assert figures(resumed) == figures(whole)
+    assert json.loads((tmp_path / "cut" / "benchmark.json").read_text())["missing"] == []
+    assert "csp_lda − mdm" in (tmp_path / "cut" / "benchmark.md").read_text()
+
+
+def test_one_model_runs_alone_and_the_rest_is_called_missing(people_dir: Path, tmp_path: Path) -> None:
+    """`only` fills the cells of one model; the report has its row, and names the cells of the others."""
+    document = benchmark(recipe_of(people_dir, tmp_path), only=["mdm"])
+    assert [row["model"] for row in document["rows"]] == ["mdm"]
+    assert document["missing"] == [f"csp_lda, seed 0, fold {fold}" for fold in (1, 2, 3)]
+    with pytest.raises(ConfigError, match="no model 'lda'"):
+        benchmark(recipe_of(people_dir, tmp_path), only=["lda"])
+
+
+def test_a_trained_model_is_played_through_the_engine_and_its_seeds_also_answer_together(
+    people_dir: Path, tmp_path: Path, tiny_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fold and seed trains on its own people; of two seeds a row is made in which both answer."""
+    from offline.train import fold as folds
+
+    asked: list[tuple[tuple[str, ...], tuple[str, ...], int]] = []
+
+    def fake(_recipe: Any, _sets: Any, train: Any, validate: Any, seed: int, _output: Path) -> Path:
+        asked.append((tuple(train), tuple(validate), seed))
+        return Path(tiny_bundle.folder)
+
+    monkeypatch.setattr(folds, "train_fold", fake)
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: {}\n")
+    model = {"kind": "train", "name": "net", "recipe": str(file), "ours": True}
+    recipe = recipe_of(people_dir, tmp_path, models=[model, classical("mdm")], seeds=2, compare=[])
+    document = benchmark(recipe)
+    assert len(asked) == 6
+    for train, validate, seed in asked:
+        fold = next(one for one in document["people"] if tuple(one["train"]) == train)
+        assert tuple(fold["validate"]) == validate
+        assert seed in (0, 1)
+    assert [row["model"] for row in document["rows"]] == ["net", "net, seeds together", "mdm"]
+    alone, together, _ = (row["figures"]["accuracy"]["mean"] for row in document["rows"])
+    assert together == alone  # the fake gives every seed the same net
+    assert document["best_baseline"] == "mdm"
+    assert [(one["first"], one["second"]) for one in document["differences"]] == [("net", "mdm")]

@@ -1,0 +1,178 @@
+"""Classical decoders, played like bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("pyriemann")
+
+from offline.benchmark.classical import FLOOR, Decoder, train_decoder
+from offline.benchmark.hops import behind, hops_of
+from offline.benchmark.memo import Memo
+from offline.benchmark.people import Fold, Recordings
+from offline.benchmark.readers import HudginsLda
+from offline.benchmark.recipe import Classical, Task
+from offline.benchmark.standardise import Standard, running
+from offline.evaluate.scores import score
+from offline.probe.tasks import Session
+
+CHANNELS = ["FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4"]
+BAND = {"kind": "bandpass", "low": 8.0, "high": 30.0, "order": 2}
+ALIGN = {"kind": "align"}
+FOLD = Fold(0, ("P0", "P1", "P2"), ("P3",), ("P4",))
+READERS: dict[str, dict[str, Any]] = {
+    "csp_lda": {"reader": {"kind": "csp_lda"}, "dsp": [BAND, ALIGN]},
+    "tangent_space": {"reader": {"kind": "tangent_space"}, "dsp": [BAND, ALIGN]},
+    "mdm": {"reader": {"kind": "mdm"}, "dsp": [BAND]},
+    "band_power": {"reader": {"kind": "band_power", "bands": [[8, 13], [13, 30]]}, "dsp": [BAND], "past": 1},
+    "hudgins_lda": {"reader": {"kind": "hudgins_lda"}, "dsp": [BAND]},
+    "log_rms_lda": {"reader": {"kind": "log_rms_lda"}, "dsp": [BAND], "standardise_s": 20.0},
+}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory, run_writer: Callable[..., Path]) -> Task:
+    """Five people with a run each."""
+    folder = tmp_path_factory.mktemp("people")
+    for number in range(5):
+        run_writer(folder / f"P{number}" / f"P{number}R1.npz", seed=number, n_trials=4)
+    return Task.model_validate(
+        {
+            "folder": {"path": folder},
+            "classes": ["rest", "left_fist", "right_fist"],
+            "idle": "rest",
+            "ch_names": CHANNELS,
+            "protocol": {"kind": "trials"},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def recordings(task: Task) -> Recordings:
+    return Recordings(task.folder, task.stype)
+
+
+@pytest.fixture(scope="module", params=list(READERS))
+def decoder(request: pytest.FixtureRequest, task: Task, recordings: Recordings) -> Decoder:
+    """Each reader, trained."""
+    fixed = {"kind": "classical", "name": request.param, "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS[request.param])
+    return train_decoder(settings, task, FOLD, recordings, Memo(100))
+
+
+def changed(session: Session, first: int) -> Session:
+    """Return the recording with other samples from this one on."""
+    data = session.recording.data.copy()
+    data[first:] = 3 * data[first:][::-1]
+    return replace(session, fingerprint="other", recording=replace(session.recording, data=data))
+
+
+def test_any_chunks_give_the_same(decoder: Decoder, recordings: Recordings) -> None:
+    """Fed sample by seven samples or all at once, a decoder says the same to the bit."""
+    (session,) = recordings.sessions("P4")
+    whole = decoder.play(session, chunk=len(session.recording.data))
+    pieces = decoder.play(session, chunk=7)
+    np.testing.assert_array_equal(pieces.log_probs, whole.log_probs)
+    np.testing.assert_array_equal(pieces.times, whole.times)
+    np.testing.assert_array_equal(pieces.labels, whole.labels)
+
+
+def test_the_future_changes_nothing(decoder: Decoder, recordings: Recordings) -> None:
+    """What comes later leaves every answer before it as it was."""
+    (session,) = recordings.sessions("P4")
+    first = 2003
+    one, other = decoder.play(session), decoder.play(changed(session, first))
+    before = one.times < first / 160
+    np.testing.assert_allclose(one.log_probs[before], other.log_probs[before], rtol=1e-6)
+    assert not np.allclose(one.log_probs[~before], other.log_probs[~before])
+
+
+def test_an_answer_is_the_classifiers_on_that_window(
+    task: Task, recordings: Recordings, run_writer: Callable[..., Path]
+) -> None:
+    """At each hop the log-probabilities are scikit-learn's for the features of the last window alone."""
+    fixed = {"kind": "classical", "name": "mdm", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["mdm"])
+    decoder = train_decoder(settings, task, FOLD, recordings)
+    (session,) = recordings.sessions("P4")
+    from streamer.dsp.bandpass import Config as Bandpass
+    from streamer.types import make_chunk
+
+    recording = session.recording
+    step = Bandpass(low=8.0, high=30.0, order=2).build(recording.info)
+    signal = step(make_chunk(recording.data, 0, recording.times)).data
+    played = decoder.play(session)
+    for hop in (4, 10, 28):
+        stop = (hop + 1) * 80
+        features = settings.reader.features(signal[stop - 400 : stop].T[None], 160.0)
+        sure = np.maximum(decoder.classifier.predict_proba(features)[0], FLOOR)
+        expected = np.log(sure) / decoder.temperature
+        expected -= np.log(np.exp(expected).sum())
+        np.testing.assert_allclose(played.log_probs[hop], expected, atol=1e-4)
+        assert played.times[hop] == pytest.approx(recording.times[stop - 1])
+
+
+def test_a_plain_lateralised_rhythm_is_found(decoder: Decoder, recordings: Recordings, task: Task) -> None:
+    """Where one side's rhythm is plainly weaker, a spatial decoder finds it in a new person."""
+    if decoder.settings.name in ("hudgins_lda", "mdm"):
+        pytest.skip("levels differ between people, and it has nothing against that")
+    played = [decoder.play(session) for session in recordings.sessions("P4")]
+    protocol = task.protocol.model_copy(update={"answer": "last"})
+    assert (score(played, task.classes, task.idle, protocol).accuracy or 0.0) >= 0.75
+
+
+def test_nobody_tested_or_validated_on_is_learned_from(task: Task, recordings: Recordings) -> None:
+    """The classifier and the prior hang on the training people only, the temperature also on the others."""
+    fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["csp_lda"])
+    one = train_decoder(settings, task, FOLD, recordings)
+    other = train_decoder(settings, task, Fold(0, FOLD.train, ("P4",), ("P3",)), recordings)
+    (session,) = recordings.sessions("P3")
+    assert one.dsp == other.dsp
+    same = one.play(session).log_probs * one.temperature, other.play(session).log_probs * other.temperature
+    np.testing.assert_allclose(*(x - x.mean(axis=1, keepdims=True) for x in same), atol=1e-3)
+
+
+def test_a_hole_starts_everything_afresh(recordings: Recordings, task: Task) -> None:
+    """Behind a hole, windows hold nothing of before it, and hops are not warm until they are full."""
+    (session,) = recordings.sessions("P4")
+    whole = session.recording
+    times = whole.times.copy()
+    times[1000:] += 5.0
+    holed = replace(session, recording=replace(whole, times=times, breaks=(1000,)))
+    from engine.manifest import InputContract
+
+    contract = InputContract(sfreq=160, unit="uV", ch_names=tuple(CHANNELS), min_present=9)
+    hops = hops_of(behind(contract, "x", holed), 400, 40)
+    first = int(np.flatnonzero(hops.stretch == 1)[0])
+    assert not hops.windows(np.array([first]))[0][:, :360].any()
+    assert [hops.frames[row].warm for row in (first, first + 8, first + 9)] == [False, False, True]
+    assert hops.times[first] == pytest.approx(times[1039])
+
+
+def test_running_standardisation_forgets_where_it_began() -> None:
+    """Features of any level come out about zero and of unit spread, once the past outweighs the start."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(40.0, 3.0, (4000, 2))
+    start = Standard(np.zeros(2), np.ones(2))
+    found = running(features, np.zeros(4000, dtype=np.int64), start, 0.1, 20.0)
+    assert np.abs(found[-1000:].mean(axis=0)).max() < 0.2
+    np.testing.assert_allclose(found[-1000:].std(axis=0), 1.0, atol=0.15)
+    assert found[0] == pytest.approx(features[0])
+
+
+def test_hudgins_features_of_a_known_signal() -> None:
+    """A triangle wave has its mean absolute value, two crossings and two turns a period, and its length."""
+    triangle = np.array([0.5, 1.5, 0.5, -0.5, -1.5, -0.5] * 10, dtype=np.float32)[None, None]
+    value, crossings, turns, length = HudginsLda(kind="hudgins_lda").features(triangle, 100.0)[0]
+    assert value == pytest.approx(5 / 6)
+    assert crossings == pytest.approx(19 / 59)
+    assert turns == pytest.approx(20 / 58)
+    assert length == pytest.approx(1.0)

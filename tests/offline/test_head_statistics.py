@@ -1,0 +1,140 @@
+"""The head of a bundle is found from what it puts out, and a calibration of it is scored on the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_bundle import CHANNELS, CLASSES, write_bundle
+from toy_head import head, headed_graph, headed_manifest
+
+from engine.backends.onnxruntime import Config as OnnxRuntime
+from engine.backends.onnxruntime import OnnxRuntimeBackend
+from engine.bundle import Bundle, load
+from engine.head import source_head
+from offline.evaluate.calibrated import calibrated, calibrated_report
+from offline.evaluate.protocol import Trials
+from offline.head_statistics import MAX_PEOPLE, Person, attach, solved
+from offline.probe.tasks import Session
+from streamer.errors import BundleError, EndOfStream, RecordingError
+from streamer.sources.recording import Recording
+from streamer.sources.synthetic import Config as Synthetic
+
+
+@cache
+def session(seed: int, n_trials: int = 10) -> Session:
+    """A recording of a simulated subject: a trial each 6 s, rest between."""
+    config = Synthetic(
+        seed=seed, sfreq=160.0, ch_names=CHANNELS, n_trials=n_trials, trial_s=4.0, rest_s=2.0, speed="max"
+    )
+    parts = []
+    with config.open() as source:
+        try:
+            while (chunk := source.read(0.0)) is not None:
+                parts.append(chunk.data)
+        except EndOfStream:
+            pass
+        data = np.concatenate(parts)
+        recording = Recording(
+            source.info, data, np.arange(len(data)) / 160.0, markers=tuple(source.markers())
+        )
+    return Session(f"subject{seed}", f"run{seed}", recording, str(seed))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The toy with a latent, its head found from two simulated people."""
+    graph = headed_graph()
+    folder = write_bundle(tmp_path_factory.mktemp("heads") / "toy", headed_manifest(graph), graph)
+    return attach(folder, [session(1), session(2)])
+
+
+@pytest.fixture(scope="module")
+def backend(bundle: Bundle) -> Iterator[OnnxRuntimeBackend]:
+    with OnnxRuntime().open(bundle) as opened:
+        yield opened
+
+
+def test_the_head_is_the_graphs_last_layer(bundle: Bundle) -> None:
+    """Weight and bias are recovered from latents and logits; the statistics are of the people played."""
+    found = source_head(load(bundle.folder))
+    np.testing.assert_allclose(found.head.weight, head().weight, atol=1e-4)
+    np.testing.assert_allclose(found.head.bias, head().bias, atol=1e-3)
+    assert found.n_source == 2
+    assert np.linalg.eigvalsh(found.covariance).min() > 0
+
+
+def test_a_model_without_a_linear_end_is_refused() -> None:
+    """Logits that no linear map of the latent gives are said to be so, and how far off they are."""
+    latents = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    bent = Person(latents, np.tanh(latents[:, :2]), np.zeros(500, dtype=np.int64))
+    with pytest.raises(BundleError, match="ends in a linear layer"):
+        solved([bent], "bent 1")
+
+
+def test_latents_that_lack_directions_are_no_obstacle() -> None:
+    """A unit that is always silent leaves the head exact on all that occurs."""
+    latents = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    latents[:, 2] = 0
+    logits = latents @ np.array([[1, 2], [3, 4], [5, 6], [7, 8]], dtype=np.float32) + 1
+    found = solved([Person(latents, logits, np.zeros(500, dtype=np.int64))], "silent 1")
+    np.testing.assert_allclose(found.logits(latents), logits, atol=1e-4)
+
+
+def test_a_class_without_a_trial_is_refused(tmp_path: Path) -> None:
+    """Without it there is no prior for its row."""
+    graph = headed_graph()
+    manifest = headed_manifest(graph)
+    manifest["readout"]["classes"] = [*CLASSES[:2], "foot"]
+    folder = write_bundle(tmp_path / "toy", manifest, graph)
+    with pytest.raises(RecordingError, match="No trial of foot"):
+        attach(folder, [session(1)])
+
+
+def test_people_are_taken_evenly() -> None:
+    """Of many people no more than the limit are played, from all over the list."""
+    from offline.head_statistics import _some
+
+    many = [Session(f"S{k:03d}", "r", session(1).recording, "") for k in range(60) for _ in range(2)]
+    names = [one.subject for one in _some(many)]
+    assert len(names) <= 2 * MAX_PEOPLE
+    assert names[:2] == ["S000", "S000"]
+    assert names[-1] > "S050"
+
+
+def test_the_rest_is_scored_and_nothing_else(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """The trials of the first minute are out of both; what is left is the same signal, decided twice."""
+    made = calibrated(bundle, backend, [session(3, 20)], seconds=60.0)
+    assert made.calibration is not None
+    assert sum(made.calibration.made_of.trials.values()) <= 20
+    (before,), (after,) = made.zero_shot, made.refitted
+    assert before.markers == after.markers
+    assert min(marker.time for marker in before.markers) >= 60.0
+    np.testing.assert_array_equal(before.times, after.times)
+    if made.calibration.weight is not None:
+        assert not np.array_equal(before.log_probs, after.log_probs)
+
+
+def test_a_calibration_goes_on_in_the_next_recording(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """Where the first recording is too short, the second gives the other trials; the rest is scored."""
+    sessions = [session(3, 5), session(4, 10)]
+    made = calibrated(bundle, backend, sessions, trials=7, classes=("left_fist", "right_fist"))
+    assert made.calibration is not None
+    assert sum(made.calibration.made_of.trials.values()) == 7
+    (rest,) = made.zero_shot
+    assert rest.name == "run4"
+    assert len([m for m in rest.markers if m.label != "rest"]) == 8
+
+
+def test_who_gives_too_little_keeps_the_head(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """A person without enough trials is scored with the bundle's head both times, and the report says why."""
+    report = calibrated_report(
+        bundle, backend, {"short": [session(3, 10)]}, Trials(), seconds=6.0, classes=("left_fist",)
+    )
+    row = report["per_subject"]["short"]
+    assert row["zero_shot"] == row["refitted"]
+    assert "at least 4" in row["because"]
+    assert report["worst_points"] == 0.0

@@ -1,0 +1,127 @@
+"""Answers and figures, against what is computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from made_played import CLASSES, made
+from scipy.stats import wilcoxon as scipy_wilcoxon
+
+from offline.evaluate.answers import answers
+from offline.evaluate.compare import holm, paired, wilcoxon
+from offline.evaluate.figures import (
+    agreement,
+    bits_per_minute,
+    calibration_error,
+    coverage_risk,
+    reliability,
+)
+from offline.evaluate.protocol import Trials, Windows
+from offline.evaluate.scores import score
+from streamer.types import Marker
+
+CUES = [Marker(4.0, "left_fist", 4.0), Marker(12.0, "right_fist", 4.0), Marker(18.0, "left_fist", 4.0)]
+SPOKEN = {(4.0, 8.0): "left_fist", (12.0, 13.0): "left_fist", (13.0, 16.0): "right_fist"}
+
+
+def test_a_trial_is_answered_from_what_was_put_out_by_then() -> None:
+    """The mean log-probability over the window decides, among the cued classes; a cut trial is counted."""
+    early = Trials(from_s=0.0, at_s=1.5)
+    for protocol, right in ((Trials(), [True, True]), (early, [True, False])):
+        said = answers([made(CUES, SPOKEN)], CLASSES, "rest", protocol)
+        assert said.right[:2].tolist() == right
+        assert said.asked == (1, 2)
+    assert answers([made(CUES, SPOKEN)], CLASSES, "rest", Trials()).n_cut == 1
+    last = answers([made(CUES, SPOKEN)], CLASSES, "rest", Trials(from_s=0, at_s=1.5, answer="last"))
+    assert last.right[:2].tolist() == [True, True]
+
+
+def test_what_is_not_valid_answers_no_trial() -> None:
+    """A trial without a valid decision has no answer, which is wrong, and is counted."""
+    played = made(CUES, SPOKEN)
+    deaf = made(CUES, SPOKEN, valid=played.times > 8.0)
+    found = score([deaf], CLASSES, "rest", Trials())
+    assert (found.n, found.n_unanswered, found.accuracy) == (2, 1, 0.5)
+
+
+def test_windows_follow_each_other_and_take_their_last_hop() -> None:
+    """Each whole window in a marker's span is answered by the last hop stamped in it; holes leave none."""
+    played = made([Marker(4.0, "left_fist", 4.0)], {(4.0, 6.0): "left_fist"})
+    said = answers([played], CLASSES, "rest", Windows(from_s=0.5, window_s=1.0))
+    assert said.right.tolist() == [True, False, False]
+    hole = (played.times > 5.6) & (played.times < 7.0)
+    torn = made(
+        list(played.markers),
+        times=played.times[~hole],
+        log_probs=played.log_probs[~hole],
+        valid=played.valid[~hole],
+        labels=played.labels[~hole],
+    )
+    assert len(answers([torn], CLASSES, "rest", Windows(from_s=0.5, window_s=1.0))) == 1
+
+
+def test_accuracy_over_time_meets_the_score_at_its_time() -> None:
+    """At the time of the answer the curve is the accuracy; before anything was said it is not."""
+    found = score([made(CUES, SPOKEN)], CLASSES, "rest", Trials())
+    table = found.over_time
+    assert table is not None
+    at = dict(zip(table["seconds"], table["accuracy"], strict=True))
+    assert at[3.0] == found.accuracy == 1.0
+    assert at[1.0] == 0.5
+    assert max(at) == 4.0
+
+
+def test_reliability_bins_are_of_equal_mass() -> None:
+    """Four answers in two bins, by hand: gaps of .05 and .35 weigh one half each."""
+    rows = reliability(np.array([0.9, 0.6, 0.8, 0.5]), np.array([True, True, False, False]), n_bins=2)
+    assert [row["n"] for row in rows] == [2, 2]
+    assert [row["confidence"] for row in rows] == pytest.approx([0.55, 0.85])
+    assert calibration_error(rows) == pytest.approx((0.05 + 0.35) / 2)
+
+
+def test_a_decoder_that_guesses_is_as_overconfident_as_it_claims() -> None:
+    """Answers drawn at random at confidence .9 between two classes have an error near .4."""
+    rng = np.random.default_rng(0)
+    right = rng.random(20_000) < 0.5
+    assert calibration_error(reliability(np.full(20_000, 0.9), right)) == pytest.approx(0.4, abs=0.01)
+    assert coverage_risk(np.full(20_000, 0.9), right)["area"] == pytest.approx(right.mean(), abs=1e-4)
+
+
+def test_coverage_keeps_the_most_confident_first() -> None:
+    """By hand: right, right, wrong by falling confidence keep 1, 1 and 2/3."""
+    found = coverage_risk(np.array([0.5, 0.9, 0.7]), np.array([False, True, True]))
+    assert [row["accuracy"] for row in found["curve"]] == [1.0, 1.0, 0.6667]
+    assert found["area"] == round((1 + 1 + 2 / 3) / 3, 4)
+
+
+def test_agreement_counts_silence_as_wrong() -> None:
+    """By hand: of four left and one right, two left are known and two answers are missing."""
+    found = agreement(np.array([0, 0, 0, 0, 1]), np.array([0, 0, -1, -1, 0]))
+    assert found["accuracy"] == 0.4
+    assert found["balanced_accuracy"] == 0.25
+    assert found["macro_f1"] == pytest.approx((2 * 2 / (2 * 2 + 1 + 2)) / 2, abs=1e-4)
+
+
+def test_bits_are_wolpaws() -> None:
+    """A perfect choice of four in two seconds gives 60 bits a minute, chance none."""
+    assert bits_per_minute(1.0, 4, 2.0) == 60.0
+    assert bits_per_minute(0.25, 4, 2.0) == 0.0
+    assert 0 < bits_per_minute(0.75, 2, 3.0) < bits_per_minute(0.85, 2, 3.0) < 20
+
+
+def test_the_signed_rank_test_is_exact() -> None:
+    """Without ties it is SciPy's exact one; with ties and zeros it counts all signs of the ranks."""
+    differences = np.random.default_rng(3).normal(0.3, 1, 12)
+    assert wilcoxon(differences) == pytest.approx(
+        scipy_wilcoxon(differences, method="exact").pvalue, abs=1e-4
+    )
+    assert wilcoxon(np.array([0.1, 0.1, 0.1, 0.0])) == 0.25  # 2 of 8 signs
+    assert wilcoxon(np.zeros(3)) == 1.0
+
+
+def test_comparisons_are_corrected_for_their_number() -> None:
+    """Holm's steps by hand, and a constant difference has an interval of no width."""
+    assert holm([0.01, 0.04, 0.03]) == [0.03, 0.06, 0.06]
+    found = paired(np.array([0.8, 0.7, 0.9]), np.array([0.7, 0.6, 0.8]))
+    assert (found["difference"], found["interval"]) == (0.1, (0.1, 0.1))
+    assert (found["better"], found["worse"], found["wilcoxon_p"]) == (3, 0, 0.25)
