@@ -38,6 +38,11 @@ class Answer:
     at_s: float | None = ANSWER_AT_S
     window_s: float = 0.0
 
+    @property
+    def cued(self) -> bool:
+        """Whether each cue is answered once: never by the class of doing nothing."""
+        return self.at_s is not None
+
 
 def answer_of(provenance: Mapping[str, Any]) -> Answer:
     """Return when the bundle's own protocol takes its answers; half a second to 3 s where it tells none."""

@@ -124,7 +124,8 @@ class Calibration(Config):
     def words(self) -> str:
         """Return one line for the person at the screen."""
         trials = ", ".join(f"{n} x {name}" for name, n in self.made_of.trials.items()) or "rest alone"
-        return f"{self.method}, from {self.made_of.seconds:.0f} s of {self.made_of.stream} ({trials})"
+        seconds = max(self.made_of.seconds, self.made_of.rest_s)
+        return f"{self.method}, from {seconds:.0f} s of {self.made_of.stream} ({trials})"
 
 
 def tied_to(bundle: Bundle) -> Tied:

@@ -167,8 +167,9 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Refit the decoder's head to one person from labelled trials; kept only where it is better."""
-    from engine.calibrate import Ask, told
     from engine.calibrate import calibrate as listen_and_refit
+    from engine.calibrate import told
+    from engine.calibrate_stream import Ask
     from engine.calibration import write
     from engine.config import read
     from engine.prompt import prompt

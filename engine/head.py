@@ -9,19 +9,22 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.bundle import Bundle
+from engine.gains import Gain
 from streamer.errors import BundleError
 
 Array = NDArray[np.float64]
 HEAD_FILE = "head.npz"
 KEYS = ("weight", "bias", "means", "covariance", "n_source")
 CENTRED = ("centred_weight", "centred_bias")
+GAINS = "gains"  # (n_rows, 5): the fields of `engine.gains.Gain`
+MAX_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class SourceHead:
         People behind the two.
     centred : Head or None
         For latents minus the person's own mean at rest.
+    gains : tuple of Gain
+        What a refit gained people whom the model has not learnt from; empty where nobody has measured.
     """
 
     head: Head
@@ -71,6 +76,7 @@ class SourceHead:
     covariance: Array
     n_source: int
     centred: Head | None = None
+    gains: tuple[Gain, ...] = ()
 
 
 def source_head(bundle: Bundle) -> SourceHead:
@@ -103,6 +109,8 @@ def pack(source: SourceHead) -> bytes:
     }
     if source.centred is not None:
         arrays |= {"centred_weight": source.centred.weight, "centred_bias": source.centred.bias}
+    if source.gains:
+        arrays[GAINS] = np.array([astuple(row) for row in source.gains], dtype=np.float64)
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
@@ -112,7 +120,7 @@ def _arrays(content: bytes, where: str) -> dict[str, NDArray[Any]]:
     """Return the arrays of the file by name."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            found = {name: file[name] for name in (*KEYS, *CENTRED) if name in file}
+            found = {name: file[name] for name in (*KEYS, *CENTRED, GAINS) if name in file}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{where} is no npz of arrays ({error}). Export the bundle again.") from error
     missing = [name for name in KEYS if name not in found]
@@ -126,9 +134,10 @@ def _arrays(content: bytes, where: str) -> dict[str, NDArray[Any]]:
 def _checked(found: dict[str, NDArray[Any]], n_classes: int, dim: int, where: str) -> SourceHead:
     """Return the arrays as a head; `BundleError` names every one of another shape or not finite."""
     square, rows = (dim, dim), (n_classes, dim)
+    n_gains = len(found[GAINS]) if GAINS in found and found[GAINS].ndim else 0
     expected = {
         "weight": rows, "bias": (n_classes,), "means": rows, "covariance": square, "n_source": (),
-        "centred_weight": rows, "centred_bias": (n_classes,),
+        "centred_weight": rows, "centred_bias": (n_classes,), GAINS: (min(n_gains, MAX_ROWS), 5),
     }  # fmt: skip
     wrong = [
         f"{name} is {array.dtype} {array.shape}, expected finite numbers {expected[name]}"
@@ -145,4 +154,16 @@ def _checked(found: dict[str, NDArray[Any]], n_classes: int, dim: int, where: st
         values["covariance"],
         int(values["n_source"]),
         centred,
+        tuple(_gain(row, where) for row in values.get(GAINS, ())),
     )
+
+
+def _gain(row: Array, where: str) -> Gain:
+    """Return a row of the table; `BundleError` where it can be none."""
+    trials, mean, sd, worst, n = row.tolist()
+    if trials < 1 or sd < 0 or n < 2:
+        raise BundleError(
+            f"{where} tells of {trials:g} trials, {n:g} people and a spread of {sd:g} in `{GAINS}`; expected "
+            "at least 1 trial, 2 people and no negative spread. Export the bundle again."
+        )
+    return Gain(int(trials), mean, sd, worst, int(n))

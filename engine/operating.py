@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveFloat, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from engine.decision import AnyDecision, DecisionSettings
 from engine.decision._rule import Seconds, Share
@@ -22,6 +22,8 @@ from streamer.errors import ConfigError
 
 BESIDE_A_RATE = {"false_per_min", "max_invalid"}  # what may be set without making the measured rates untrue
 TOLERANCE = 1e-9
+FEW = 10  # people; the rates of fewer say little about the next one
+INTERPOLATED = ("hits", "wrong", "median_s", "within")
 
 
 class OperatingPoint(Config):
@@ -30,21 +32,27 @@ class OperatingPoint(Config):
     Attributes
     ----------
     false_per_min : float
-        Labels that began while none was asked for, per minute of that: an upper limit, as the bundle's
-        provenance says.
+        Labels that began while none was asked for, per minute of that, on average over people: an upper
+        limit, as the bundle's provenance says.
     bound : float
         ``threshold`` or ``bound``, by the kind of decision.
     hits, wrong : float
         Shares of the commands whose first label was their own, and another one.
     median_s : float or None
         From the cue to its first label, s; None where no command got one.
+    people : int or None
+        On how many it was measured; None where that is not known.
+    within : float or None
+        Share of them whose own rate was not above ``false_per_min``.
     """
 
     false_per_min: PositiveFloat
     bound: float
     hits: Share
     wrong: Share
-    median_s: Annotated[float, Field(ge=0)] | None = None
+    median_s: float | None = None
+    people: PositiveInt | None = None
+    within: Share | None = None
 
 
 class Override(Config):
@@ -172,17 +180,19 @@ def expected(
     if not bounds[0] - TOLERANCE <= bound <= bounds[-1] + TOLERANCE:
         return None
 
-    def between(values: Sequence[float]) -> float:
-        return float(np.interp(bound, bounds, values))
+    def between(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.interp(bound, bounds, known)) if len(known) == len(bounds) else None
 
-    medians = [point.median_s for point in ordered]
-    known = [median for median in medians if median is not None]
-    return OperatingPoint(
-        false_per_min=math.exp(between([math.log(point.false_per_min) for point in ordered])),
-        bound=bound,
-        hits=between([point.hits for point in ordered]),
-        wrong=between([point.wrong for point in ordered]),
-        median_s=between(known) if len(known) == len(medians) else None,
+    logs = [math.log(point.false_per_min) for point in ordered]
+    found = {name: between([getattr(point, name) for point in ordered]) for name in INTERPOLATED}
+    return OperatingPoint.model_validate(
+        {
+            **found,
+            "false_per_min": math.exp(np.interp(bound, bounds, logs)),
+            "bound": bound,
+            "people": ordered[0].people,
+        }
     )
 
 
@@ -193,7 +203,24 @@ def outlook(own: DecisionSettings, points: Sequence[OperatingPoint], used: Decis
     if point is None:
         return f"{by}; nobody has measured what to expect of it"
     late = "" if point.median_s is None else f" after {point.median_s:.1f} s"
+    rate = f"{point.false_per_min:.2g}"
     return (
-        f"{by}; at most {point.false_per_min:.2g} false activations a minute on average over people: expect "
-        f"about {100 * point.hits:.0f} % of the commands{late}, {100 * point.wrong:.0f} % taken for another"
+        f"{by}; at most {rate} false activation{'' if rate == '1' else 's'} a minute on average over people"
+        f"{_measured_on(point)}: expect about {100 * point.hits:.0f} % of the commands{late}, "
+        f"{100 * point.wrong:.0f} % taken for another{_doubt(point)}"
     )
+
+
+def _measured_on(point: OperatingPoint) -> str:
+    """Say on how many people that was measured, and how many of them had no more."""
+    if point.people is None or point.within is None:
+        return ""
+    return f" ({point.within * point.people:.0f} of the {point.people} measured had no more)"
+
+
+def _doubt(point: OperatingPoint) -> str:
+    """Say what so few people do not tell."""
+    if point.people is None or point.people >= FEW:
+        return ""
+    people = "one person" if point.people == 1 else f"{point.people} people"
+    return f"; measured on {people} only, and people differ: watch your own rate before you trust it"

@@ -1,8 +1,10 @@
-"""Whether a refitted head replaces the bundle's own: only where trials that it did not see say so.
+"""Whether a refitted head replaces the bundle's own: somebody for whom the bundle works must not lose by it.
 
-By cross-validation over whole trials, with a margin: somebody for whom the bundle works must not lose by
-calibrating.  The strength of the prior is not chosen so: a class of which the one trial is left out makes any
-move look bad.
+Where the bundle tells what a refit gained people whom it has not learnt from (`engine.gains`), the head is
+taken if, by what they gained and what the user's own trials say, it should gain, and losing more than a point
+is less probable than `engine.gains.RISK`.  Of one's own trials only those speak whose class keeps one when
+they are left out: without it any move looks bad.  Where the bundle tells nothing, or a class has no trial,
+one's own trials must say so alone, by `SURE` standard errors of their gain.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.calibration import Score
+from engine.gains import LOSS, Expected, Gain, expected, row_for
 from engine.head import Head, SourceHead
-from engine.refit import Array, Examples, Refitter, log_softmax
+from engine.refit import Array, Examples, Index, Refitter, log_softmax
 from streamer.errors import ConfigError
 
 # On validation people 10 gains more for gestures (.90 against .86 after one repetition of each) and 3 loses
@@ -46,8 +49,19 @@ class Choice:
     new: Score
 
 
-def choose(source: SourceHead, temperature: float, examples: Examples, classes: Sequence[str]) -> Choice:
-    """Refit, and keep the result only if it is better on trials that were left out.
+def choose(
+    source: SourceHead,
+    temperature: float,
+    examples: Examples,
+    classes: Sequence[str],
+    idle: str | None = None,
+) -> Choice:
+    """Refit, and say whether the result is to be taken.
+
+    Parameters
+    ----------
+    idle : str, optional
+        A class that is never an answer: what the user's own trials gain is counted among the others.
 
     Raises
     ------
@@ -59,15 +73,62 @@ def choose(source: SourceHead, temperature: float, examples: Examples, classes: 
     refitter = Refitter(source, temperature)
     whitened, logits = refitter.features(examples)
     old, new = log_softmax(logits), _left_out(refitter, examples, whitened, logits)
-    gains = _per_trial(examples, old) - _per_trial(examples, new)
-    gain, sure = float(gains.mean()), float(SURE * gains.std(ddof=1) / np.sqrt(len(gains)))
     scores = [_score(examples, logs, classes) for logs in (old, new)]
-    reason = _objection(gain, sure, *scores)
-    head = None
-    if not reason:
-        head = refitter.head(whitened, logits, examples.labels, examples.weights, STRENGTH)
-        reason = f"{gain:.3f} nats a trial better on {len(gains)} trials that were left out in turn"
+    others = row_for(source.gains, _fewest(examples, len(classes)))
+    if others is None:
+        taken, reason = _alone(_per_trial(examples, old) - _per_trial(examples, new), *scores)
+    else:
+        among = [place for place, name in enumerate(classes) if name != idle]
+        taken, reason = _together(others, own_gain(examples, old, new, among))
+    head = refitter.head(whitened, logits, examples.labels, examples.weights, STRENGTH) if taken else None
     return Choice(head, reason, *scores)
+
+
+def own_gain(examples: Examples, old: Array, new: Array, among: Sequence[int]) -> Expected | None:
+    """Return what trials that were left out in turn say the refit gains, points of balanced accuracy.
+
+    Its error is that of paired differences, as if one more trial had been decided otherwise: that none of a
+    few was does not make it nought.  None where no class has two trials.
+    """
+    truth, before, after = (_answers(examples, logs, among) for logs in (None, old, new))
+    counts = {place: int((truth == place).sum()) for place in among}
+    known = [place for place, count in counts.items() if count > 1]
+    if not known:
+        return None
+    moved = (after == truth).astype(float) - (before == truth)
+    mean = np.mean([moved[truth == place].mean() for place in known])
+    judged = np.isin(truth, known)
+    variance = (np.square(moved[judged]).sum() + 1) / (judged.sum() + 1)
+    error = np.sqrt(variance * np.mean([1 / counts[place] for place in known]) / len(known))
+    return Expected(100 * float(mean), 100 * float(error))
+
+
+def _together(others: Gain, own: Expected | None) -> tuple[bool, str]:
+    """Say whether the head is taken by what others gained and what one's own trials say."""
+    both = expected(others, own)
+    said = "own trials are too few to say anything"
+    if own is not None:
+        said = f"own trials, left out in turn, say {own.mean:+.1f} give or take {own.sd:.1f}"
+    return both.worth, (
+        f"{others.n} other people gained {others.mean:+.1f} points of accuracy with {others.trials} of each "
+        f"class (at worst {others.worst:+.1f}), and {said}: to be expected are {both.mean:+.1f}, and a loss "
+        f"of more than {LOSS:g} with probability {both.loses:.0%}"
+    )
+
+
+def _alone(gains: Array, old: Score, new: Score) -> tuple[bool, str]:
+    """Say whether the head is taken by one's own trials alone; ``gains`` in nats, one per trial."""
+    gain, sure = float(gains.mean()), float(SURE * gains.std(ddof=1) / np.sqrt(len(gains)))
+    reason = _objection(gain, sure, old, new)
+    if reason:
+        return False, reason
+    return True, f"{gain:.3f} nats a trial better on {len(gains)} trials that were left out in turn"
+
+
+def _fewest(examples: Examples, n_classes: int) -> int:
+    """Return the trials of the class that has fewest."""
+    _, first = np.unique(examples.trials, return_index=True)
+    return int(np.bincount(examples.labels[first], minlength=n_classes).min())
 
 
 def _in_order(examples: Examples) -> Examples:
@@ -112,12 +173,20 @@ def _per_trial(examples: Examples, logs: Array) -> Array:
     return np.array([cost[examples.trials == trial].mean() for trial in np.unique(examples.trials)])
 
 
-def _score(examples: Examples, logs: Array, classes: Sequence[str]) -> Score:
+def _answers(examples: Examples, logs: Array | None, among: Sequence[int]) -> Index:
+    """Return what each trial is taken for among these classes, or is (``logs`` None); one row per trial."""
     trials = np.unique(examples.trials)
+    if logs is None:
+        return np.array([examples.labels[examples.trials == trial][0] for trial in trials])
     means = np.array([logs[examples.trials == trial].mean(axis=0) for trial in trials])
-    truth = np.array([examples.labels[examples.trials == trial][0] for trial in trials])
+    found: Index = np.asarray(among, dtype=np.int64).take(means[:, among].argmax(axis=1))
+    return found
+
+
+def _score(examples: Examples, logs: Array, classes: Sequence[str]) -> Score:
+    truth = _answers(examples, None, [])
     shown = np.unique(truth)
-    right = shown[means[:, shown].argmax(axis=1)] == truth
+    right = _answers(examples, logs, shown.tolist()) == truth
     per_class = {classes[place]: round(float(right[truth == place].mean()), 4) for place in shown}
     return Score(
         accuracy=round(float(right.mean()), 4),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import gamma
 
 from offline.evaluate.answers import ATOM_S
 from offline.evaluate.played import Played
+from offline.evaluate.protocol import Live
+from offline.rates import upper_limit
 from streamer.types import Marker
 
 Floats = NDArray[np.float64]
+LIVE = Live()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,41 +24,39 @@ class Tally:
 
     Attributes
     ----------
-    false : ndarray, shape (...), float64
+    subjects : tuple of str
+        Whose each recording is.
+    false : ndarray, shape (n_recordings, ...), float64
         Labels that began while none was asked for.
-    minutes : float
-        Of good signal while none was asked for: idle was asked for, or nothing at all.
+    minutes : ndarray, shape (n_recordings,), float64
+        Of good signal while none was asked for, as `asked_for_nothing` says.
     delays : ndarray, shape (n_commands, ...), float64, s
         From each command's cue to the first label that began under it; NaN where none did.
     right : ndarray, shape (n_commands, ...), bool
         That label was the command's own.
     """
 
+    subjects: tuple[str, ...]
     false: Floats
-    minutes: float
+    minutes: Floats
     delays: Floats
     right: NDArray[np.bool_]
 
     def __getitem__(self, place: int) -> Tally:
         """Return what one of the settings did, over the first of their axes."""
-        return Tally(self.false[place], self.minutes, self.delays[:, place], self.right[:, place])
-
-    @classmethod
-    def stacked(cls, each: Sequence[Tally]) -> Tally:
-        """Return what several settings did over the same recordings, side by side along a last axis."""
-        return cls(
-            np.stack([one.false for one in each], axis=-1),
-            each[0].minutes,
-            np.stack([one.delays for one in each], axis=-1),
-            np.stack([one.right for one in each], axis=-1),
+        return Tally(
+            self.subjects, self.false[:, place], self.minutes, self.delays[:, place], self.right[:, place]
         )
 
-    def __add__(self, other: Self) -> Tally:
-        return Tally(
-            self.false + other.false,
-            self.minutes + other.minutes,
-            np.concatenate([self.delays, other.delays]),
-            np.concatenate([self.right, other.right]),
+    @classmethod
+    def joined(cls, each: Sequence[Tally]) -> Tally:
+        """Return what was counted over several recordings together, at least one."""
+        return cls(
+            tuple(name for one in each for name in one.subjects),
+            np.concatenate([one.false for one in each]),
+            np.concatenate([one.minutes for one in each]),
+            np.concatenate([one.delays for one in each]),
+            np.concatenate([one.right for one in each]),
         )
 
     @property
@@ -79,63 +78,106 @@ class Tally:
         both = [np.take_along_axis(found, middle, axis=0)[0] for middle in (low, high)]
         return np.where(n > 0, (both[0] + both[1]) / 2, np.nan)
 
-    def rate(self, confidence: float | None = None) -> Floats:
-        """Return false labels per minute; shape (...).
+    @property
+    def people(self) -> tuple[Floats, Floats]:
+        """False labels, (n_people, ...), and minutes, (n_people,), of those who have any minutes."""
+        names, whose = np.unique(self.subjects, return_inverse=True)
+        false = np.zeros((len(names), *self.false.shape[1:]))
+        minutes = np.zeros(len(names))
+        np.add.at(false, whose, self.false)
+        np.add.at(minutes, whose, self.minutes)
+        return false[minutes > 0], minutes[minutes > 0]
 
-        Parameters
-        ----------
-        confidence : float, optional
-            Return the upper limit that a Poisson count has with this confidence (one-sided; F. Garwood,
-            "Fiducial limits for the Poisson distribution", Biometrika 28, 1936) instead of what was counted.
+    @property
+    def rates(self) -> Floats:
+        """Each person's false labels per minute; shape (n_people, ...)."""
+        false, minutes = self.people
+        return false / minutes.reshape(-1, *(1,) * (false.ndim - 1))
+
+    @property
+    def rate(self) -> Floats:
+        """False labels per minute, averaged over people, each counting alike; shape (...)."""
+        return np.asarray(self.rates.mean(axis=0))
+
+    def limit(self, confidence: float) -> Floats:
+        """Return how many per minute people in general have at most on average; shape (...).
+
+        That is an upper limit of `offline.rates.upper_limit`: it holds how people differ.
         """
-        if confidence is None:
-            return self.false / self.minutes
-        return np.asarray(gamma.ppf(confidence, self.false + 1) / self.minutes)
+        return upper_limit(*self.people, confidence)
 
 
-def tally(played: Played, labels: NDArray[np.integer], classes: Sequence[str], idle: str | None) -> Tally:
+def tally(
+    played: Played,
+    labels: NDArray[np.integer],
+    classes: Sequence[str],
+    idle: str | None,
+    live: Live = LIVE,
+) -> Tally:
     """Count what these labels of a recording did.
 
     Parameters
     ----------
     labels : ndarray, shape (n_hops, ...), int
         Places among ``classes``, -1 for none; as many settings as there are further axes.
+    live : Live
+        What counts.
     """
     begun = _beginnings(labels)
-    quiet = asked_for_nothing(played, idle)
+    quiet = asked_for_nothing(played, idle, live)
+    commands = [
+        marker
+        for marker in played.markers
+        if marker.label in classes and marker.label != idle and marker.duration > 0
+    ]
     delays, right = [], []
-    for marker in played.markers:
-        if marker.label in classes and marker.label != idle and marker.duration > 0:
-            inside = _under(played, marker)
-            delay, label = _first(begun[inside], played.times[inside] - marker.time)
-            delays.append(delay)
-            right.append(label == list(classes).index(marker.label))
-    shape = (len(delays), *begun.shape[1:])
+    for marker in commands:
+        inside = _answers(played, marker, idle, live)
+        delay, label = _first(begun[inside], played.times[inside] - marker.time)
+        delays.append(delay)
+        right.append(label == list(classes).index(marker.label))
+    shape = (len(commands), *begun.shape[1:])
     return Tally(
-        false=np.asarray((begun[quiet] >= 0).sum(axis=0), dtype=np.float64),
-        minutes=float(quiet.sum()) * played.hop_s / 60,
+        subjects=(played.subject,),
+        false=np.asarray((begun[quiet] >= 0).sum(axis=0), dtype=np.float64)[None],
+        minutes=np.array([float(quiet.sum()) * played.hop_s / 60]),
         delays=np.array(delays, dtype=np.float64).reshape(shape),
         right=np.array(right, dtype=bool).reshape(shape),
     )
 
 
-def asked_for_nothing(played: Played, idle: str | None) -> NDArray[np.bool_]:
+def asked_for_nothing(played: Played, idle: str | None, live: Live = LIVE) -> NDArray[np.bool_]:
     """Return the good hops at which no command was asked for; shape (n_hops,).
 
-    That is where a marker asks for idle, and where no marker asks for anything.  A marker of something that
-    the model does not know asks for something.
+    That is where a marker asks for idle, once that has been so for ``settle_s``, and where no marker asks for
+    anything, ``clear_s`` and more away from each that asks for something else than idle.  A marker of
+    something that the model does not know asks for something.
     """
-    asked = np.zeros(len(played), dtype=bool)
+    marked, at_rest, near, asked = (np.zeros(len(played), dtype=bool) for _ in range(4))
     for marker in played.markers:
-        if marker.label != idle:
-            asked |= _under(played, marker)
-    return played.valid & ~asked
+        marked |= _under(played, marker)
+        if marker.label == idle:
+            at_rest |= _under(played, marker, before_s=-live.settle_s)
+        else:
+            near |= _under(played, marker, live.clear_s, live.clear_s)
+            asked |= _under(played, marker, live.early_s)
+    return played.valid & ~asked & (at_rest | ~(marked | near))
 
 
-def _under(played: Played, marker: Marker) -> NDArray[np.bool_]:
-    """Return the hops that end in a marker's span; shape (n_hops,)."""
+def _answers(played: Played, marker: Marker, idle: str | None, live: Live) -> NDArray[np.bool_]:
+    """Return the hops at which a label answers this command: under it, or a little before and no other."""
+    inside = _under(played, marker)
+    early = _under(played, marker, live.early_s) & ~inside
+    for other in played.markers:
+        if early.any() and other.label != idle:
+            early &= ~_under(played, other)
+    return inside | early
+
+
+def _under(played: Played, marker: Marker, before_s: float = 0.0, after_s: float = 0.0) -> NDArray[np.bool_]:
+    """Return the hops that end in a marker's span, widened by so much on either side; shape (n_hops,)."""
     since = played.times - marker.time
-    return (since > ATOM_S) & (since <= marker.duration + ATOM_S)
+    return (since > ATOM_S - before_s) & (since <= marker.duration + after_s + ATOM_S)
 
 
 def _beginnings(labels: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -70,7 +70,7 @@ def export_run(run: Run, folder: str | Path) -> Bundle:
     """Write the bundle of a finished training with all that its recordings, where they are there, can add.
 
     That is real signal for the parity check, and the head with the latents of the training people, from
-    which `bcistream calibrate` starts.
+    which `bcistream calibrate` starts, and what a refit gains the validation people.
 
     Raises
     ------
@@ -79,10 +79,10 @@ def export_run(run: Run, folder: str | Path) -> Bundle:
     """
     bundle = export(run, folder, probe=real_probe(run))
     try:
-        sessions = training_sessions(run.recipe)
+        sessions, held_out = training_sessions(run.recipe), validation_sessions(run.recipe)
     except RecordingError:
         return bundle
-    return attach(folder, sessions, centred=_centred(run))
+    return attach(folder, sessions, held_out, centred=_centred(run))
 
 
 def real_probe(run: Run) -> Array | None:

@@ -44,10 +44,13 @@ def export_decoder(run_folder: str | Path, out_folder: str | Path) -> Bundle:
     bundle = write(_manifest(run, graph), graph_bytes, Path(out_folder))
     task = run.recipe.task
     try:
-        sessions = read_sessions(task.folder, run.subjects["train"], task.stype, holes=True)
+        sessions, held_out = (
+            read_sessions(task.folder, run.subjects[side], task.stype, holes=True)
+            for side in ("train", "validate")
+        )
     except RecordingError:
         return bundle
-    return attach(out_folder, sessions)
+    return attach(out_folder, sessions, held_out)
 
 
 def _recorded(run: FinetuneRun, hop: int) -> list[Array]:

@@ -173,9 +173,9 @@ def check_parity(model: Any, graph_bytes: bytes, graph: Graph, signals: Sequence
     Raises
     ------
     BundleError
-        It exceeds `TOLERANCE`, or an integer is another one.
+        It exceeds `TOLERANCE`, or the model's own ``tolerance``; or an integer is another one.
     """
-    worst = 0.0
+    worst, allowed = 0.0, float(getattr(model, "tolerance", TOLERANCE))
     for signal in signals:
         wanted = _named(graph, *_whole(model, signal))
         got = _named(graph, *stepped(graph_bytes, graph, signal))
@@ -185,7 +185,7 @@ def check_parity(model: Any, graph_bytes: bytes, graph: Graph, signals: Sequence
             if np.issubdtype(value.dtype, np.integer):
                 _check_codes(name, got[name], value, undecided if name == CODES else None, signal.shape)
             else:
-                worst = max(worst, _difference(name, got[name], value, signal.shape))
+                worst = max(worst, _difference(name, got[name], value, signal.shape, allowed))
     return worst
 
 
@@ -226,13 +226,15 @@ def _after(shape: tuple[int, ...]) -> str:
     return f"after {shape[-1]} samples of {shape[0]} row{'s' if shape[0] > 1 else ''}"
 
 
-def _difference(name: str, got: NDArray[Any], wanted: NDArray[Any], shape: tuple[int, ...]) -> float:
+def _difference(
+    name: str, got: NDArray[Any], wanted: NDArray[Any], shape: tuple[int, ...], allowed: float
+) -> float:
     size = max(1.0, float(np.abs(wanted).max(initial=0.0)))
     difference = float(np.abs(got.astype(np.float64) - wanted).max(initial=0.0)) / size
-    if not difference <= TOLERANCE:
+    if not difference <= allowed:
         raise BundleError(
             f"Export refused: {name} of the exported step differs from the model by {difference:.1e} "
-            f"{_after(shape)}; at most {TOLERANCE:.0e} is allowed. Does the model carry all its state, and "
+            f"{_after(shape)}; at most {allowed:.0e} is allowed. Does the model carry all its state, and "
             "is nothing of it random or normalised over time?"
         )
     return difference

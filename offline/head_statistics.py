@@ -6,30 +6,29 @@ Through the engine's own pipeline: for any bundle whose logits are linear in its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.answers import Answer, LatentLog, answer_of, spans_of
-from engine.backends import Arrays, Backend
+from engine.answers import Answer, answer_of, spans_of
+from engine.backends import Backend
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import MANIFEST, Bundle, digest, load
-from engine.framer import Frame
 from engine.head import HEAD_FILE, Head, SourceHead, pack, source_head
-from engine.pipeline import Pipeline
-from offline.evaluate.played import chunks
+from offline.evaluate.recordings import protocol_of
+from offline.head_gains import measure
+from offline.heard import Heard, heard
 from offline.probe.tasks import Session
-from streamer.dsp.quality import Config as Quality
 from streamer.errors import BundleError, RecordingError
 
-MAX_PEOPLE = 24  # evenly among them: more change the covariance little, and cost a minute each dozen
+MAX_PEOPLE = 8  # evenly among them; each with as few recordings as hold every class
+MAX_HELD_OUT = 4
 MAX_ROWS = 20_000  # that the head is solved for from; it is verified on all
 EXACT = 1e-3  # of the logits' spread: what float32 leaves of a linear head
-CHUNK = 320  # samples: any other gives the same latents, and shorter ones take longer
 SMALLEST = 1e-7  # singular value that counts, against the largest: latents of a ReLU may lack directions
 
 
@@ -53,6 +52,7 @@ class Person:
 def attach(
     folder: str | Path,
     sessions: Sequence[Session],
+    held_out: Sequence[Session] = (),
     *,
     centred: Head | None = None,
     progress: Callable[[str], None] = lambda subject: None,
@@ -65,6 +65,8 @@ def attach(
         Of the bundle; its manifest is written anew.
     sessions : sequence of Session
         Of people that the model was trained on, those of a person together.
+    held_out : sequence of Session
+        Of people that it was not trained on: what a refit gains them goes into the file (`engine.gains`).
     centred : Head, optional
         Trained on latents minus each person's own mean at rest: a stretch of rest alone then calibrates.
     progress : callable
@@ -79,9 +81,12 @@ def attach(
     """
     path = Path(folder)
     bundle = load(path)
+    asked = set(bundle.readout.classes)
     with OnnxRuntime().open(bundle) as backend:
-        people = list(_people(bundle, backend, _some(sessions), progress))
-    content = pack(statistics(bundle, people, centred))
+        people = list(_people(bundle, backend, _shortest(_some(sessions, MAX_PEOPLE), asked), progress))
+        others = _heard(bundle, backend, _some(held_out, MAX_HELD_OUT), progress)
+    source = statistics(bundle, people, centred)
+    content = pack(replace(source, gains=measure(bundle, source, others, protocol_of(bundle))))
     manifest = json.loads((path / MANIFEST).read_bytes())
     manifest["readout"]["head"] = HEAD_FILE
     manifest["files"][HEAD_FILE] = digest(content)
@@ -130,45 +135,53 @@ def solved(people: Sequence[Person], label: str) -> Head:
     return head
 
 
-def _some(sessions: Sequence[Session]) -> list[Session]:
-    """Return the recordings of at most `MAX_PEOPLE` people, evenly among all, those of a person together."""
+def _some(sessions: Sequence[Session], most: int) -> list[Session]:
+    """Return the recordings of at most so many people, evenly among all, those of a person together."""
     names = list(dict.fromkeys(session.subject for session in sessions))
-    step = max(1, -(-len(names) // MAX_PEOPLE))
+    step = max(1, -(-len(names) // most))
     return [session for name in names[::step] for session in sessions if session.subject == name]
 
 
-def _people(
+def _shortest(sessions: Sequence[Session], asked: set[str]) -> Iterator[Session]:
+    """Yield each person's recordings until every class has been asked for."""
+    for _, some in groupby(sessions, key=lambda session: session.subject):
+        missing = set(asked)
+        for session in some:
+            found = {marker.label for marker in session.recording.markers} & missing
+            if found:
+                missing -= found
+                yield session
+
+
+def _heard(
     bundle: Bundle, backend: Backend, sessions: Sequence[Session], progress: Callable[[str], None]
+) -> Mapping[str, list[Heard]]:
+    """Return the recordings of each person, run through the pipeline."""
+    found: dict[str, list[Heard]] = {}
+    for session in sessions:
+        progress(session.subject)
+        found.setdefault(session.subject, []).append(heard(bundle, backend, session))
+    return found
+
+
+def _people(
+    bundle: Bundle, backend: Backend, sessions: Iterator[Session], progress: Callable[[str], None]
 ) -> Iterator[Person]:
     """Yield each person's hops over all of the recordings."""
     answer = answer_of(bundle.manifest.provenance)
     for subject, some in groupby(sessions, key=lambda session: session.subject):
         progress(subject)
-        played = [_played(bundle, backend, session, answer) for session in some]
-        yield Person(*(np.concatenate(parts) for parts in zip(*played, strict=True)))
+        parts = [_labelled(bundle, heard(bundle, backend, session), answer) for session in some]
+        yield Person(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _played(
-    bundle: Bundle, backend: Backend, session: Session, answer: Answer
+def _labelled(
+    bundle: Bundle, one: Heard, answer: Answer
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Return latents, logits and labels of the valid hops of one recording."""
-    readout = bundle.readout
-    if readout.latent is None:
-        raise BundleError(f"Bundle {bundle.label} puts out no latent: it has no head to refit.")
-    log, logits = LatentLog(readout.latent), LatentLog(readout.logits)
-
-    def observe(frame: Frame, outputs: Arrays) -> None:
-        log.observe(frame, outputs)
-        logits.observe(frame, outputs)
-
-    pipeline = Pipeline(bundle, backend, session.recording.info, quality=Quality(), observe=observe)
-    for chunk in chunks(session.recording, CHUNK):
-        for decision in pipeline.process(chunk):
-            log.write(decision)
-            logits.write(decision)
-    times, valid = log.times, log.valid
+    classes, times, valid = bundle.readout.classes, one.log.times, one.log.valid
     labels = np.full(len(times), -1)
-    for marker, start, stop in spans_of(session.recording.markers, answer, times):
-        if marker.label in readout.classes:
-            labels[(times > start) & (times <= stop)] = readout.classes.index(marker.label)
-    return log.latents[valid], logits.latents[valid], labels[valid]
+    for marker, start, stop in spans_of(one.markers, answer, times):
+        if marker.label in classes:
+            labels[(times > start) & (times <= stop)] = classes.index(marker.label)
+    return one.log.latents[valid], one.logits.latents[valid], labels[valid]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,27 @@ from engine.bundle import MANIFEST, Bundle, load
 from engine.decision import DecisionSettings
 from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
-from offline.activations import tally
+from offline.activations import Tally, tally
+from offline.cells_played import read_played
 from offline.evaluate.played import Played, play
-from offline.evaluate.recordings import Options, find_people, fits_protocol, openers, task_of
+from offline.evaluate.protocol import Live
+from offline.evaluate.recordings import (
+    Options,
+    find_people,
+    fits_protocol,
+    openers,
+    protocol_of,
+    task_of,
+)
 from offline.operating import CONFIDENCE, fit
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError, RecordingError, StreamMismatch
 
 Progress = Callable[[str, int, int], None]
+
+
+def silent(_subject: str, _done: int, _total: int) -> None:
+    """Report no progress."""
 
 
 def operate(
@@ -32,7 +43,7 @@ def operate(
     subjects: Sequence[str] | None = None,
     *,
     options: Options | None = None,
-    progress: Progress = lambda subject, done, total: None,
+    progress: Progress = silent,
 ) -> Bundle:
     """Fit a bundle's decision stage on these people's recordings, and write the bundle anew.
 
@@ -49,7 +60,7 @@ def operate(
     subjects : sequence of str, optional
         Everybody by default.
     options : Options, optional
-        How the folder is read, beside what the bundle says of it.
+        How the folder is read and what counts, beside what the bundle says of it.
 
     Raises
     ------
@@ -58,36 +69,50 @@ def operate(
     RecordingError
         No recording that it can be measured on.
     """
+    bundle = _with_idle(reference)
+    sessions = _sessions(bundle, data, subjects, options)
+    played: list[Played] = []
+    with OnnxRuntime().open(bundle) as backend:
+        for done, session in enumerate(sessions):
+            progress(session.subject, done, len(sessions))
+            played.append(play(bundle, backend, session))
+    progress("", len(sessions), len(sessions))
+    return _operated(bundle, played, "this bundle", Path(data), Path(output), options)
+
+
+def operate_played(
+    reference: str | Path,
+    folder: str | Path,
+    output: str | Path,
+    subjects: Sequence[str] | None = None,
+    *,
+    options: Options | None = None,
+) -> Bundle:
+    """Fit a bundle's decision stage on what other nets of its recipe said of people whom they did not know.
+
+    A benchmark keeps that for everybody it tests, so there are many people even where the bundle itself has
+    learnt from nearly all of them.  What is promised is then what the recipe does on new people.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of a benchmark's cells of one model, or of one of them.
+
+    The others, and what is raised, are as for `operate`.
+    """
+    bundle = _with_idle(reference)
+    played = read_played(Path(folder), bundle, subjects)
+    return _operated(bundle, played, "nets of the same recipe", Path(folder), Path(output), options)
+
+
+def _with_idle(reference: str | Path) -> Bundle:
     bundle = load(reference)
     if bundle.readout.idle is None:
         raise ConfigError(
             f"Bundle {bundle.label} has no idle class: it always says one of "
             f"{', '.join(bundle.readout.classes)}, and no rate of false activations can be promised."
         )
-    sessions = _sessions(bundle, data, subjects, options)
-    fitted = _fitted(bundle, sessions, progress)
-    if not fitted.points:
-        raise RecordingError(
-            f"Nothing to measure in {data}: needed are good signal under commands, and without any."
-        )
-    return _write(bundle, fitted, Path(output))
-
-
-def operating_for(folder: str | Path, sessions: Sequence[Session]) -> Bundle:
-    """Fit a bundle's decision stage on these recordings, and write it into the bundle's own folder.
-
-    A bundle without an idle class stays as it is, and so does one for which there is nothing to measure.
-
-    Parameters
-    ----------
-    sessions : sequence of Session
-        Of people that had no part in the weights.
-    """
-    bundle = load(folder)
-    if bundle.readout.idle is None:
-        return bundle
-    fitted = _fitted(bundle, sessions, lambda subject, done, total: None)
-    return _write(bundle, fitted, bundle.folder) if fitted.points else bundle
+    return bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +121,22 @@ class _Fitted:
 
     settings: DecisionSettings
     points: tuple[OperatingPoint, ...]
+    live: Live
     about: dict[str, Any]
 
 
-def _fitted(bundle: Bundle, sessions: Sequence[Session], progress: Progress) -> _Fitted:
+def _operated(
+    bundle: Bundle, played: Sequence[Played], by: str, where: Path, output: Path, options: Options | None
+) -> Bundle:
+    """Fit, and write the bundle anew."""
     readout = bundle.readout
-    played: list[Played] = []
-    with OnnxRuntime().open(bundle) as backend:
-        for done, session in enumerate(sessions):
-            progress(session.subject, done, len(sessions))
-            played.append(play(bundle, backend, session))
-    progress("", len(sessions), len(sessions))
-    settings, points = fit(played, readout.classes, readout.idle, readout.decision)
-    return _Fitted(settings, points, _about(played, bundle) if points else {})
+    live = protocol_of(bundle, options).live
+    settings, points = fit(played, readout.classes, readout.idle, readout.decision, live)
+    if not points:
+        raise RecordingError(
+            f"Nothing to measure in {where}: needed are good signal under commands, and without any."
+        )
+    return _write(bundle, _Fitted(settings, points, live, _about(played, bundle, by, live)), output)
 
 
 def _sessions(
@@ -137,17 +165,20 @@ def _sessions(
     return found
 
 
-def _about(played: Sequence[Played], bundle: Bundle) -> dict[str, Any]:
+def _about(played: Sequence[Played], bundle: Bundle, by: str, live: Live) -> dict[str, Any]:
     """Return what the operating points were measured on."""
     readout = bundle.readout
-    counted = reduce(add, [tally(one, one.labels, readout.classes, readout.idle) for one in played])
+    counted = Tally.joined([tally(one, one.labels, readout.classes, readout.idle, live) for one in played])
     return {
+        "decisions_of": by,
         "subjects": sorted({one.subject for one in played}),
         "recordings": len(played),
         "commands": len(counted.right),
-        "minutes_without_command": round(counted.minutes, 1),
-        "false_per_min": f"upper limit of a Poisson count, {100 * CONFIDENCE:g} % confidence, one-sided",
+        "minutes_without_command": round(float(counted.minutes.sum()), 1),
+        "false_per_min": f"upper limit of the mean over people, {100 * CONFIDENCE:g} % confidence, one-sided",
         "hits": "share of the commands whose first label was their own",
+        "within": "share of the people whose own rate was not above false_per_min",
+        "live": live.model_dump(mode="json"),
     }
 
 
@@ -158,7 +189,7 @@ def _write(bundle: Bundle, fitted: _Fitted, folder: Path) -> Bundle:
     manifest = bundle.manifest.model_copy(
         update={
             "readout": bundle.readout.model_copy(update=changed),
-            "provenance": bundle.manifest.provenance | {"operating": fitted.about},
+            "provenance": _told(bundle.manifest.provenance, fitted),
         }
     )
     text = json.dumps(manifest.model_dump(mode="json", exclude=set(PRODUCTS) - {manifest.product}), indent=1)
@@ -166,3 +197,13 @@ def _write(bundle: Bundle, fitted: _Fitted, folder: Path) -> Bundle:
     for name, content in {**contents, MANIFEST: f"{text}\n".encode()}.items():
         (folder / name).write_bytes(content)
     return load(folder)
+
+
+def _told(provenance: dict[str, Any], fitted: _Fitted) -> dict[str, Any]:
+    """Return a bundle's provenance with what was measured; what counts is its own from there on."""
+    told = provenance | {"operating": fitted.about}
+    task = provenance.get("task")
+    if isinstance(task, dict) and isinstance(task.get("protocol"), dict):
+        live = {"live": fitted.live.model_dump(mode="json")}
+        told["task"] = task | {"protocol": task["protocol"] | live}
+    return told

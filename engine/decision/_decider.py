@@ -9,8 +9,6 @@ said is forgotten.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,7 +47,7 @@ class Decider:
         active = np.array([name != idle for name in classes])
         self._rule = config.rule(active, None if idle is None else classes.index(idle), hop_s)
         self._temperature = temperature
-        self._keep = math.exp(-hop_s / config.smoothing_s) if config.smoothing_s > 0 else 0.0
+        self._keep = config.keep(hop_s)
         self._dwell = max(1, round(config.dwell_s / hop_s))
         self._refractory = round(config.refractory_s / hop_s)
         self._smooth, self._fresh = self._even, True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Self
 
@@ -55,6 +56,15 @@ class DecisionSettings(Config, ABC):
     @abstractmethod
     def at(self, bound: float) -> Self:
         """Return the same settings with another bound."""
+
+    @property
+    @abstractmethod
+    def ends_below(self) -> float:
+        """How much must speak for a label that it goes on."""
+
+    def keep(self, hop_s: float) -> float:
+        """Return what one hop keeps of the smoothed probabilities before it."""
+        return math.exp(-hop_s / self.smoothing_s) if self.smoothing_s > 0 else 0.0
 
 
 class Rule(ABC):

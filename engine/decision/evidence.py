@@ -79,6 +79,11 @@ class Config(DecisionSettings):
         """Return the same settings with another bound, and a release that does not exceed it."""
         return self.model_copy(update={"bound": bound, "release": min(self.release, bound)})
 
+    @property
+    def ends_below(self) -> float:
+        """The release."""
+        return self.release
+
     def weights(self, hop_s: float) -> tuple[float, float]:
         """Return what one hop keeps of the evidence, and the weight of its log-likelihood ratio.
 

@@ -40,6 +40,11 @@ class Config(DecisionSettings):
         """Return the same settings with another threshold, and a release that does not exceed it."""
         return self.model_copy(update={"threshold": bound, "release": min(self.release, bound)})
 
+    @property
+    def ends_below(self) -> float:
+        """The release."""
+        return self.release
+
 
 class Threshold(Rule):
     """Enough speaks for the most probable class when it is above the threshold."""

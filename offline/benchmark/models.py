@@ -55,7 +55,7 @@ def identity(model: Trained | Finetuned | Classical, bench: Bench, fold: Fold, s
         "test": _prints(bench, fold.test),
     }
     if isinstance(model, Classical):
-        return told | {"protocol": task.protocol.model_dump(mode="json", exclude={"answer"})}
+        return told | {"protocol": task.protocol.model_dump(mode="json", exclude={"answer", "live"})}
     raw = yaml_file.read(model.recipe, "Recipe", model.set)
     kept = {key: value for key, value in raw.items() if key not in APART}
     if isinstance(model, Finetuned):
@@ -136,7 +136,9 @@ def _finetuned(
     if not (folder / "bundle" / MANIFEST).is_file():
         resume = recipe.mode != "frozen" and (recipe.output / CHECKPOINT).is_file()
         finetune(recipe, resume=resume)
-        export_decoder(recipe.output, folder / "bundle")
+        partial = folder / "bundle.part"  # what is called bundle is whole, its head included
+        export_decoder(recipe.output, partial)
+        partial.rename(folder / "bundle")
     bundle = load(folder / "bundle")
     _refuse_known(model.name, bundle, bench, fold, ("train", "validate"))
     notes = [f"backbone pretrained on recordings of {len(known)} of {len(fold.test)} people tested"]

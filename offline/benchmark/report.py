@@ -77,7 +77,8 @@ def _rows(recipe: Recipe, model: Model, cells: Sequence[Cell]) -> list[Row]:
     seeds = sorted({cell.seed for cell in mine})
     by_seed = [[cell.read() for cell in mine if cell.seed == seed] for seed in seeds]
     rows = [row_of(recipe.task, model, by_seed)]
-    if len(seeds) > 1 and len({len(some) for some in by_seed}) == 1:
+    folds = {tuple(cell.fold for cell in mine if cell.seed == seed) for seed in seeds}
+    if len(seeds) > 1 and len(folds) == 1:  # else they did not answer for the same people
         rows.append(row_of(recipe.task, model, by_seed, together=True))
     return rows
 

@@ -190,6 +190,8 @@ def _calibrated(task: Task, protocol: Trials | Windows, cells: Sequence[Answered
         for name in made["after"].per_subject
         if name in made["before"].per_subject
     }
+    if not people:  # all that was asked for lay in what calibrated
+        return None
     gains = [one["after"] - one["before"] for one in people.values()]
     return {
         **{side: getattr(one, figure) for side, one in made.items()},

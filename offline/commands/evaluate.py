@@ -59,6 +59,16 @@ def evaluate(
     train_data: Annotated[
         Path | None, typer.Option(help="Folder that holds the recordings the bundle was trained on.")
     ] = None,
+    calibrate_s: Annotated[
+        float | None,
+        typer.Option(min=1, help="Also refit each person's head on their first s, and score the rest."),
+    ] = None,
+    calibrate_trials: Annotated[
+        int | None, typer.Option(min=1, help="Refit on at most so many labelled trials of each person.")
+    ] = None,
+    calibrate_rest: Annotated[
+        float, typer.Option(min=0, help="Centre on the first s of each person, which are rest.")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
     """Score bundles on recordings through the live pipeline; those they were trained on are left out."""
@@ -66,6 +76,7 @@ def evaluate(
     with out.errors():
         need("sklearn", *(["matplotlib"] if output else []), *(["pyriemann"] if baselines else []))
         from engine.bundle import load
+        from offline.evaluate.calibrating import Settings, evaluate_calibrated
         from offline.evaluate.recordings import Options
         from offline.evaluate.report import document, write
         from offline.evaluate.run import evaluate_all
@@ -83,6 +94,14 @@ def evaluate(
             made = evaluate_all(loaded, data, subjects, options=options, keep=output, progress=progress)
             progress("scoring", 0, 1)
             content = document(made)
+            if calibrate_s or calibrate_trials or calibrate_rest:
+                # Rest alone calibrates with nothing behind it.
+                seconds = calibrate_s or (None if calibrate_trials else calibrate_rest)
+                settings = Settings(seconds=seconds, trials=calibrate_trials, rest_s=calibrate_rest)
+                for one, bundle in zip(content["evaluations"], loaded, strict=True):
+                    one["calibrated"] = evaluate_calibrated(
+                        bundle, data, subjects, settings, options=options, keep=output, progress=progress
+                    )
         if baselines:
             content["evaluations"][0]["baselines"] = _baselines(made[0], train_data)
         if output is not None:
@@ -140,6 +159,9 @@ def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
         out.table("accuracy by time after the cue", report.over_time(made))
     for one in (one for one in made if one["idle"]):
         out.table(f"hits against false activations: {one['bundle']}", one["idle"]["curve"])
+    for one in (one for one in made if one.get("calibrated")):
+        found = one["calibrated"]
+        out.table(f"calibrated by {found['words']}: {one['bundle']}", report.calibrated(found))
     if content["comparisons"]:
         out.table("paired over subjects", report.comparisons(content))
     if output is not None:

@@ -8,26 +8,51 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import BundleRef, DataFolder, Json, Subjects
+from offline.commands._shared import BundleRef, Json, Subjects
+from streamer.errors import ConfigError
 
 
 def operate(
     bundle: BundleRef,
-    data: DataFolder,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where the new bundle goes; may be the old one's folder.")
     ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of recordings of people whom the bundle does not know.")
+    ] = None,
+    played: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a benchmark's cells of the bundle's recipe, such as RUN/cells/ours."),
+    ] = None,
     subjects: Subjects = None,
+    clear_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="Unmarked signal asks for nothing so far from a command's marker, s."),
+    ] = None,
+    early_s: Annotated[
+        float | None, typer.Option(min=0, help="A label may begin so long before its command's marker, s.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fit how a bundle decides on people it never met, so that a run can ask for false_per_min."""
     out = Output(json)
     with out.errors():
         from offline.commands._bar import bar
+        from offline.evaluate.recordings import Options
         from offline.operate import operate as run
+        from offline.operate import operate_played
 
+        live = {
+            name: value for name, value in (("clear_s", clear_s), ("early_s", early_s)) if value is not None
+        }
+        options = Options(protocol={"live": live})
+        if (data is None) == (played is None):
+            raise ConfigError("Give either --data, recordings to play, or --played, cells of a benchmark.")
         with bar(out, "measuring") as progress:
-            operated = run(bundle, data, output, subjects, progress=progress)
+            if played is not None:
+                operated = operate_played(bundle, played, output, subjects, options=options)
+            elif data is not None:
+                operated = run(bundle, data, output, subjects, options=options, progress=progress)
         readout = operated.readout
         points = [point.model_dump(mode="json") for point in readout.operating]
         decision = readout.decision.model_dump(mode="json")

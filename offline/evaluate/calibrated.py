@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from engine.answers import Labelled, LatentLog, answer_of, labelled
+from engine.answers import Labelled, answer_of, labelled
 from engine.backends import Backend
 from engine.bundle import Bundle
 from engine.calibrate import centred, fitted, made_of
 from engine.calibration import Calibration
-from engine.head import source_head
-from engine.pipeline import Pipeline
+from engine.head import Head, source_head
 from engine.refit import Examples
-from offline.evaluate.played import QUALITY, Played, chunks, play
+from offline.evaluate.answers import answers
+from offline.evaluate.decide import decide
+from offline.evaluate.played import Played
 from offline.evaluate.protocol import Trials, Windows
-from offline.evaluate.scores import score
+from offline.heard import Heard, heard
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError
-
-CHUNK = 320  # samples: any other gives the same latents, and shorter ones take longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +77,26 @@ def calibrated(
     BundleError
         The bundle carries no head that could be refitted.
     """
-    source = source_head(bundle)
-    start = _Start(seconds, trials, tuple(classes) if classes else None)
-    heard = start.listen(bundle, backend, sessions)
-    later = [(session, cut) for session, cut in zip(sessions, start.cuts, strict=True) if cut < np.inf]
+    source, readout = source_head(bundle), bundle.readout
+    recordings = [heard(bundle, backend, session) for session in sessions]
+    start = _Start(bundle, recordings, seconds, trials, tuple(classes) if classes else None)
+    made, why, head = None, "", None
     try:
-        base, rested = centred(source, heard, rest_s)
+        base, rested = centred(source, recordings[0].log, rest_s)
         made = fitted(bundle, base, start.found(), made_of(start.found(), sessions[0].name, rested))
+        head = made.head
     except ConfigError as error:
-        same = tuple(_rest(play(bundle, backend, one), cut) for one, cut in later)
-        return Calibrated(None, same, same, str(error))
-    zero_shot = tuple(_rest(play(bundle, backend, one), cut) for one, cut in later)
-    refitted = tuple(_rest(play(bundle, backend, one, calibration=made), cut) for one, cut in later)
-    return Calibrated(made, zero_shot, refitted)
+        why = str(error)
+
+    def rest(one: Head | None) -> tuple[Played, ...]:
+        return tuple(
+            _decided(bundle, recording.played(one, readout.temperature, cut))
+            for recording, cut in zip(recordings, start.cuts, strict=True)
+            if cut < np.inf
+        )
+
+    zero_shot = rest(None)
+    return Calibrated(made, zero_shot, zero_shot if head is None else rest(head), why)
 
 
 def calibrated_report(
@@ -115,73 +121,76 @@ def calibrated_report(
         ``per_subject`` with both accuracies (balanced where windows are scored), the gain in points, whether
         the head was kept and why; mean and worst of all.
     """
+    rows = {
+        subject: row_of(calibrated(bundle, backend, sessions, **options), bundle, protocol)
+        for subject, sessions in people.items()
+    }
+    return summary(rows)
+
+
+def row_of(one: Calibrated, bundle: Bundle, protocol: Trials | Windows) -> dict[str, Any]:
+    """Return one person's row."""
     readout = bundle.readout
 
     def right(played: tuple[Played, ...]) -> float:
-        scores = score(list(played), readout.classes, readout.idle, protocol)
-        value = scores.accuracy if isinstance(protocol, Trials) else scores.balanced_accuracy
-        return float("nan") if value is None else float(value)
+        said = answers(played, readout.classes, readout.idle, protocol)
+        if isinstance(protocol, Trials):
+            return float(said.right.mean()) if len(said) else float("nan")
+        shares = [said.right[said.truth == place] for place in np.unique(said.truth)]
+        return float(np.mean([share.mean() for share in shares])) if shares else float("nan")
 
-    rows = {}
-    for subject, sessions in people.items():
-        one = calibrated(bundle, backend, sessions, **options)
-        before, after = right(one.zero_shot), right(one.refitted)
-        rows[subject] = {
-            "zero_shot": round(before, 4),
-            "refitted": round(after, 4),
-            "gain_points": round(100 * (after - before), 2),
-            "new_head": one.calibration is not None and one.calibration.weight is not None,
-            "trials": sum(one.calibration.made_of.trials.values()) if one.calibration else 0,
-            "because": one.calibration.reason if one.calibration else one.why,
-        }
+    before, after = right(one.zero_shot), right(one.refitted)
+    return {
+        "zero_shot": round(before, 4),
+        "refitted": round(after, 4),
+        "gain_points": round(100 * (after - before), 2),
+        "new_head": one.calibration is not None and one.calibration.weight is not None,
+        "trials": sum(one.calibration.made_of.trials.values()) if one.calibration else 0,
+        "because": one.calibration.reason if one.calibration else one.why,
+    }
+
+
+def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean and the worst of the rows, and the rows."""
     gains = np.array([row["gain_points"] for row in rows.values()], dtype=float)
     return {
         "zero_shot": _mean(rows, "zero_shot"),
         "refitted": _mean(rows, "refitted"),
         "gain_points": round(float(gains.mean()), 2),
         "worst_points": round(float(gains.min()), 2),
+        "better": int((gains > 0).sum()),
+        "worse": int((gains < 0).sum()),
         "new_heads": sum(bool(row["new_head"]) for row in rows.values()),
-        "per_subject": rows,
+        "per_subject": dict(rows),
     }
 
 
 class _Start:
     """The beginning of a person's recordings: its trials, and where in each recording the rest begins."""
 
-    def __init__(self, seconds: float | None, trials: int | None, classes: tuple[str, ...] | None) -> None:
-        self._seconds, self._trials, self._classes = seconds, trials, classes
+    def __init__(
+        self,
+        bundle: Bundle,
+        recordings: Sequence[Heard],
+        seconds: float | None,
+        trials: int | None,
+        classes: tuple[str, ...] | None,
+    ) -> None:
         self._some: list[Labelled] = []
         self.cuts: list[float] = []
-
-    def listen(self, bundle: Bundle, backend: Backend, sessions: Sequence[Session]) -> LatentLog:
-        """Take trials from recording after recording until there is enough; return the first one's log."""
-        left_s = np.inf if self._seconds is None else self._seconds
-        left = self._trials
-        logs = []
-        for session in sessions:
+        answer, every = answer_of(bundle.manifest.provenance), bundle.readout.classes
+        left_s, left = np.inf if seconds is None else seconds, trials
+        for one in recordings:
             if left_s <= 0 or left == 0:
                 self.cuts.append(0.0)
                 continue
-            log = _heard(bundle, backend, session)
-            answer, markers = answer_of(bundle.manifest.provenance), session.recording.markers
-            begin = float(session.recording.times[0])
-            found = labelled(
-                log,
-                markers,
-                bundle.readout.classes,
-                answer,
-                among=self._classes,
-                before=begin + left_s,
-                most=left,
-            )
+            before = one.begin + left_s
+            found = labelled(one.log, one.markers, every, answer, among=classes, before=before, most=left)
             left = None if left is None else left - sum(found.trials.values())
-            end = begin + left_s if left != 0 else float(log.times[0]) + found.seconds
-            length_s = float(session.recording.times[-1]) - begin
-            self.cuts.append(end if end - begin < length_s else np.inf)
-            left_s -= length_s
+            end = before if left != 0 else float(one.log.times[0]) + found.seconds
+            self.cuts.append(end if end < one.end else np.inf)
+            left_s -= one.end - one.begin
             self._some.append(found)
-            logs.append(log)
-        return logs[0]
 
     def found(self) -> Labelled:
         """Return the trials of all recordings together."""
@@ -203,20 +212,10 @@ class _Start:
         )
 
 
-def _heard(bundle: Bundle, backend: Backend, session: Session) -> LatentLog:
-    """Return the latents of one recording."""
-    assert bundle.readout.latent is not None
-    log = LatentLog(bundle.readout.latent)
-    pipeline = Pipeline(bundle, backend, session.recording.info, quality=QUALITY, observe=log.observe)
-    for chunk in chunks(session.recording, CHUNK):
-        for decision in pipeline.process(chunk):
-            log.write(decision)
-    return log
-
-
-def _rest(played: Played, cut: float) -> Played:
-    """Return it with the markers that lie after the calibration."""
-    return replace(played, markers=tuple(marker for marker in played.markers if marker.time >= cut))
+def _decided(bundle: Bundle, played: Played) -> Played:
+    """Return it with the labels that the bundle's decision stage puts out."""
+    readout = bundle.readout
+    return replace(played, labels=decide(played, readout.decision, readout.classes, readout.idle))
 
 
 def _mean(rows: Mapping[str, Mapping[str, Any]], key: str) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from offline.evaluate.answers import truth_of_hops
 from offline.evaluate.decide import HOLE_HOPS, decide
 from offline.evaluate.figures import agreement, normalised_mcc
 from offline.evaluate.played import Played
+from offline.evaluate.protocol import Live
 
 if TYPE_CHECKING:
     from offline.activations import Tally
@@ -36,6 +35,7 @@ def idle_figures(
     *,
     settle_s: float = 0.5,
     bounds: Sequence[float] = (),
+    live: Live | None = None,
 ) -> dict[str, Any]:
     """Return the figures of live use over continuous recordings.
 
@@ -47,27 +47,31 @@ def idle_figures(
         Hops are scored from so long after each marker on.
     bounds : sequence of float
         Of the curve; `BOUNDS` where empty.
+    live : Live, optional
+        What counts as false, and as an answer.
 
     Returns
     -------
     dict
         ``hop_balanced_accuracy``: every valid hop's likeliest class against what was asked for at that
         moment, classes weighted alike.  ``nmcc``: over the same hops, of the labels as put out, none being
-        idle.  ``hits``, ``wrong_side``, ``false_activations_per_min``, ``median_time_to_decision_s`` and
-        ``idle_minutes`` as `offline.activations` counts them; ``curve`` repeats them with other bounds of the
-        decision stage, ``per_subject`` subject by subject.
+        idle.  ``hits``, ``wrong_side``, ``false_activations_per_min`` (averaged over people),
+        ``median_time_to_decision_s`` and ``idle_minutes`` as `offline.activations` counts them; ``curve``
+        repeats them with other bounds of the decision stage, ``per_subject`` subject by subject.
     """
-    from offline.activations import tally  # it builds on this package
+    from offline.activations import Tally, tally  # it builds on this package
 
-    tallies = [(one.subject, tally(one, one.labels, classes, idle)) for one in played]
-    people = sorted({subject for subject, _ in tallies})
+    live = live or Live()
+    tallies = [tally(one, one.labels, classes, idle, live) for one in played]
+    people = sorted({one.subject for one in played})
     return {
         **_hop_figures(played, classes, idle, settle_s),
-        **_row(reduce(add, [counted for _, counted in tallies])),
-        "curve": _curve(played, classes, idle, decision, _thinned(bounds) or BOUNDS[decision.bound_key]),
+        **_row(Tally.joined(tallies)),
+        "curve": _curve(
+            played, classes, idle, decision, _thinned(bounds) or BOUNDS[decision.bound_key], live
+        ),
         "per_subject": {
-            name: _row(reduce(add, [counted for subject, counted in tallies if subject == name]))
-            for name in people
+            name: _row(Tally.joined([one for one in tallies if one.subjects == (name,)])) for name in people
         },
     }
 
@@ -92,23 +96,24 @@ def _curve(
     idle: str,
     decision: DecisionSettings,
     bounds: Sequence[float],
+    live: Live,
 ) -> list[dict[str, float | None]]:
-    from offline.activations import tally
+    from offline.activations import Tally, tally
+    from offline.redecide import redecide
 
-    rows = []
-    for bound in bounds:
-        settings = decision.at(bound)
-        again = [tally(one, decide(one, settings, classes, idle), classes, idle) for one in played]
-        rows.append({decision.bound_key: bound, **_row(reduce(add, again))})
-    return rows
+    labels = redecide(played, decision, bounds, classes, idle)
+    both = Tally.joined(
+        [tally(one, some, classes, idle, live) for one, some in zip(played, labels, strict=True)]
+    )
+    return [{decision.bound_key: bound, **_row(both[i])} for i, bound in enumerate(bounds)]
 
 
 def _row(counted: Tally) -> dict[str, float | None]:
-    commands, minutes = len(counted.right), counted.minutes
+    commands, minutes = len(counted.right), float(counted.minutes.sum())
     return {
         "hits": _known(counted.hits) if commands else None,
         "wrong_side": _known(counted.wrong) if commands else None,
-        "false_activations_per_min": _known(counted.rate()) if minutes else None,
+        "false_activations_per_min": _known(counted.rate) if minutes else None,
         "median_time_to_decision_s": _known(counted.median_s) if commands else None,
         "idle_minutes": round(minutes, 2),
     }

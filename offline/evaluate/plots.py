@@ -22,6 +22,7 @@ def draw_all(content: Document, folder: Path) -> list[Path]:
         "hits_false.png": (_hits_false, [one for one in made if one["idle"] and _drawable(one)]),
         "reliability.png": (_reliability, [one for one in made if one["reliability"]["hops"]]),
         "coverage.png": (_coverage, made),
+        "calibrated.png": (_calibrated, [one for one in made if one.get("calibrated")]),
     }
     return [_paint(folder / name, paint, some) for name, (paint, some) in pictures.items() if some]
 
@@ -64,6 +65,20 @@ def _over_time(figure: Any, made: Sequence[Document]) -> None:
     )
     axes.set_title(f"Accuracy by time after the cue{_thin(people)}", fontsize=10)
     axes.legend(frameon=False, loc="upper left", fontsize=8)
+
+
+def _calibrated(figure: Any, made: Sequence[Document]) -> None:
+    """Draw a line per person from zero-shot to refitted, dashed where the head was kept, and their mean."""
+    every = figure.subplots(1, len(made), squeeze=False, sharey=True)[0]
+    for axes, one, colour in zip(every, made, _colours(made), strict=True):
+        found = one["calibrated"]
+        for row in found["per_subject"].values():
+            style = "-" if row["new_head"] else ":"
+            axes.plot([0, 1], [row["zero_shot"], row["refitted"]], style, color=colour, lw=0.9, alpha=0.6)
+        axes.plot([0, 1], [found["zero_shot"], found["refitted"]], "o-", color="#000000", lw=2.2)
+        label = f"calibrated by\n{found['words']}"
+        axes.set(xlim=(-0.2, 1.2), xticks=[0, 1], xticklabels=["zero-shot", label], title=one["bundle"])
+    every[0].set_ylabel("accuracy on the rest")
 
 
 def _hits_false(figure: Any, made: Sequence[Document]) -> None:

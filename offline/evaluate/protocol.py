@@ -13,6 +13,26 @@ from streamer.components import Config
 Seconds = Annotated[float, Field(ge=0)]
 
 
+class Live(Config):
+    """What counts in live use, where a recording asks for a command now and for nothing then.
+
+    Attributes
+    ----------
+    settle_s : float
+        A label that begins so soon after a marker of idle is neither false nor right: the model still hears
+        what was before.
+    clear_s : float
+        Where no marker lies, nothing is asked for from so long after a command's marker to so long before
+        the next: people begin a movement before its marker, and go on behind it.
+    early_s : float
+        A label that begins no earlier than this before a command's marker answers that command.
+    """
+
+    settle_s: Seconds = 0.5
+    clear_s: Seconds = 1.0
+    early_s: Seconds = 0.0
+
+
 class Trials(Config):
     """One answer per cued trial, among the classes that are not idle.
 
@@ -24,12 +44,14 @@ class Trials(Config):
         decision counts as wrong.
     answer : "mean" or "last"
         From the mean of the decisions' log-probabilities, or from the last decision alone.
+    live : Live
     """
 
     kind: Literal["trials"] = "trials"
     from_s: Seconds = ANSWER_FROM_S
     at_s: PositiveFloat = ANSWER_AT_S
     answer: Literal["mean", "last"] = "mean"
+    live: Live = Live()
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -57,11 +79,13 @@ class Windows(Config):
     from_s, window_s : float
         Windows of this length follow each other from so long after a marker's onset while they fit into
         its duration; each is answered by the last decision stamped in it, warm or not.
+    live : Live
     """
 
     kind: Literal["windows"] = "windows"
     from_s: Seconds = 0.0
     window_s: PositiveFloat
+    live: Live = Live()
 
     def asked(self, classes: Sequence[str], _idle: str | None) -> list[int]:
         """Return the places of the classes that may be answered."""

@@ -87,12 +87,17 @@ def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) ->
     task = Task(
         _folder(Path(path), own.get("folder", {}), options.folder),
         str(own.get("stype", bundle.manifest.input.stype)).upper(),
-        _protocol(bundle, own.get("protocol", {}), options.protocol),
+        protocol_of(bundle, options),
         options.channels,
         options.labels,
     )
     bundle.readout  # noqa: B018 - refuses a bundle without classes, in words
     return task
+
+
+def protocol_of(bundle: Bundle, options: Options | None = None) -> Trials | Windows:
+    """Return what the bundle is asked, and on top of it what the user says; raises as `task_of`."""
+    return _protocol(bundle, _own(bundle).get("protocol", {}), (options or Options()).protocol)
 
 
 def find_people(task: Task, wanted: Sequence[str] | None = None) -> list[Subject]:
@@ -182,8 +187,9 @@ def _fits(path: Path, pattern: str) -> bool:
 def _protocol(bundle: Bundle, own: Mapping[str, Any], said: Mapping[str, Any]) -> Trials | Windows:
     kind = said.get("kind", "windows" if "window_s" in said else own.get("kind", "trials"))
     start = dict(own) if own.get("kind", "trials") == kind else {}
+    live = {**own.get("live", {}), **said.get("live", {})}
     try:
-        return parse({**start, **said, "kind": kind})
+        return parse({**start, **said, "kind": kind, "live": live})
     except ValidationError as error:
         if said:
             raise ConfigError(f"The protocol makes no sense:\n{faults(error)}") from error

@@ -13,6 +13,10 @@ from offline.files import replacing
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 Document = dict[str, Any]
+CALIBRATED = (
+    "Accuracy of cues, balanced accuracy of windows, on the rest of each person's recordings: with the "
+    "bundle's own head, and with the one that calibrating put in its place, where it did."
+)
 LIMITS = (
     "ITR is Wolpaw's, from the accuracy and the time from cue to answer alone: it supposes equally likely "
     "classes, evenly spread errors and no pause between answers, so it compares decoders and promises no "
@@ -53,6 +57,10 @@ def markdown(content: Document) -> str:
         if one["idle"]:
             title = f"## Hits against false activations: {one['bundle']}"
             parts += [title, _table(one["idle"]["curve"])]
+    for one in (one for one in made if one.get("calibrated")):
+        found = one["calibrated"]
+        title = f"## Calibrated by {found['words']}: {one['bundle']}"
+        parts += [title, CALIBRATED, _table(calibrated(found))]
     if content["comparisons"]:
         parts += ["## Comparisons", PAIRED, _table(comparisons(content))]
     return "\n\n".join([*parts, *_left_out(made), LIMITS]) + "\n"
@@ -94,6 +102,16 @@ def per_subject(made: Sequence[Document]) -> list[Document]:
     for row in ("mean", "sd", "worst"):
         rows.append({"subject": row, "n": None, **{one["bundle"]: one["subjects"][row] for one in made}})
     return rows
+
+
+def calibrated(found: Document) -> list[Document]:
+    """Return a row per subject, zero-shot and refitted, and the mean at the end."""
+    kept = ("zero_shot", "refitted", "gain_points", "trials", "new_head")
+    rows = [
+        {"subject": name, **{key: row[key] for key in kept}} for name, row in found["per_subject"].items()
+    ]
+    mean = {key: found[key] for key in kept[:3]}
+    return [*rows, {"subject": "mean", **mean, "trials": None, "new_head": found["new_heads"]}]
 
 
 def over_time(made: Sequence[Document]) -> list[Document]:

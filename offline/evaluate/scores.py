@@ -238,7 +238,9 @@ def _live(
     there = [one for one in played if len(one)]
     if idle is None or not there:
         return None
-    return idle_figures(there, classes, idle, decision, settle_s=protocol.from_s, bounds=bounds)
+    return idle_figures(
+        there, classes, idle, decision, settle_s=protocol.from_s, bounds=bounds, live=protocol.live
+    )
 
 
 def _shown(rows: list[Table]) -> list[Table]:

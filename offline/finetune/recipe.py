@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from engine.decision import DecisionConfig
+from engine.decision import AnyDecision, DecisionConfig
 from engine.manifest import AnyStep
 from offline import yaml_file
 from offline.data.sources import Folder
@@ -165,7 +165,7 @@ class Recipe(Config):
     optim: Optim = Optim()
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: NonNegativeInt = 0
-    decision: DecisionConfig = DecisionConfig()
+    decision: AnyDecision = DecisionConfig()
     min_present: PositiveInt
     output: Path
 
@@ -229,5 +229,4 @@ BLOCKS: dict[yaml_file.Location, type[BaseModel]] = {
     ("backbone",): Backbone,
     ("task",): Task,
     ("optim",): Optim,
-    ("decision",): DecisionConfig,
 }

@@ -165,7 +165,8 @@ class Recipe(Config):
 
     def digest(self) -> str:
         """Return 16 hex digits of what decides the weights: not output folder, card or decision stage."""
-        kept = self.model_dump_json(exclude={"output", "card", "decision"}, by_alias=True)
+        apart: Any = {"output": True, "card": True, "decision": True, "protocol": {"live"}}
+        kept = self.model_dump_json(exclude=apart, by_alias=True)
         return hashlib.sha256(kept.encode()).hexdigest()[:16]
 
 

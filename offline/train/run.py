@@ -54,8 +54,10 @@ class Run(Config):
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read the ``run.json`` of a run folder; `ConfigError` when it is not one."""
-    return run_folder.read(folder, Run, "train", "a finished training")
+    """Read the ``run.json`` of a run folder, wherever it lies now; `ConfigError` when it is not one."""
+    run = run_folder.read(folder, Run, "train", "a finished training")
+    here = run.recipe.model_copy(update={"output": Path(folder)})
+    return run.model_copy(update={"recipe": here})
 
 
 def load_model(run: Run) -> Any:

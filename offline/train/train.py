@@ -87,7 +87,9 @@ def _finished(recipe: Recipe, material: Material, model: Any, seconds: float) ->
     logits = stepped(model, side.prepared)
     figures, temperature = scores(logits, side, recipe, model.left_context)
     played = as_played(logits, side, recipe, model.left_context, temperature)
-    decision, points = operating.fit(played, recipe.classes, recipe.idle, recipe.decision)
+    decision, points = operating.fit(
+        played, recipe.classes, recipe.idle, recipe.decision, recipe.protocol.live
+    )
     sides = {"train": material.train, "validate": side}
     return Run(
         recipe=recipe,

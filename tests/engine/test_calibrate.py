@@ -14,7 +14,8 @@ from toy_head import LATENTS, source, write_headed
 from typer.testing import CliRunner
 
 from engine.answers import Answer, LatentLog, answer_of, labelled
-from engine.calibrate import Ask, calibrate, told
+from engine.calibrate import calibrate, told
+from engine.calibrate_stream import Ask
 from engine.calibration import read
 from engine.cli import app
 from engine.config import RunConfig, parse
@@ -176,7 +177,7 @@ def test_ctrl_c_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest
     ("source", "ask", "message"),
     [
         ({"kind": "lsl", "name": "x"}, Ask(), "names no marker stream"),
-        ({"kind": "brainflow", "board": "SYNTHETIC_BOARD"}, Ask(), "A board knows no events.*--cues"),
+        ({"kind": "brainflow", "board": "SYNTHETIC_BOARD"}, Ask(), "The board knows no events.*--cues"),
         ({}, Ask(classes=("left_foot",)), "has no class left_foot; it has rest, left_fist, right_fist"),
         ({}, Ask(rest_s=10.0), "not trained on latents that are centred"),
         ({}, Ask(cues=True), "this source is a recording"),
@@ -201,6 +202,58 @@ def test_a_stretch_of_rest_centres(tmp_path: Path) -> None:
     assert alone.head is not None
     np.testing.assert_array_equal(alone.head.weight, 2 * np.eye(LATENTS))
     assert calibrate(config(folder), Ask(rest_s=7.0)).old is not None
+
+
+@pytest.mark.usefixtures("lsl_session")
+def test_rest_needs_no_markers(tmp_path: Path) -> None:
+    """A live stream without a marker stream centres the head by its rest, as the recording of it does."""
+    folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
+    name = f"rest-{uuid.uuid4().hex[:8]}"
+    resting = SUBJECT | {"seconds": 7.0}
+    with (
+        Synthetic.model_validate(resting).open() as subject,
+        Player(subject, name=name, speed="max") as player,
+    ):
+        thread = threading.Thread(target=player.run)
+        thread.start()
+        live = calibrate(config(folder, kind="lsl", source_id=name), Ask(rest_s=6.0))
+        thread.join()
+    direct = calibrate(config(folder, **resting), Ask(rest_s=6.0))
+    assert (live.method, live.made_of.trials) == ("the head was centred on the rest", {})
+    assert (live.weight, live.bias) == (direct.weight, direct.bias)
+
+
+def test_too_few_trials_behind_a_rest_do_not_undo_it(tmp_path: Path) -> None:
+    """Rest calibrates although the trials behind it are too few for more, and that is said."""
+    folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
+    made = calibrate(config(folder, seconds=16.0), Ask(rest_s=7.0))
+    assert made.method == "the head was centred on the rest"
+    assert "at least 4" in made.reason
+
+
+@pytest.mark.usefixtures("lsl_session")
+def test_cues_calibrate_a_live_stream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over LSL without markers our own cues, by a clock that runs with the samples, become the trials."""
+    name = f"cued-{uuid.uuid4().hex[:8]}"
+    shown: list[str] = []
+    log = LatentLog("latent")
+    monkeypatch.setattr("engine.calibrate_stream.LatentLog", lambda latent: log)
+    with (
+        Synthetic.model_validate(SUBJECT).open() as subject,
+        Player(subject, name=name, speed="max") as player,
+    ):
+        thread = threading.Thread(target=player.run)
+        thread.start()
+        made = calibrate(
+            config(folder, kind="lsl", source_id=name),
+            Ask(trials=4, cues=True, trial_s=4.0, pause_s=2.0),
+            show=lambda words, left, done: shown.append(words),
+            clock=lambda: float(log.times[-1]) if len(log.times) else 0.0,
+        )
+        thread.join()
+    assert made.made_of.trials == {"rest": 4, "left_fist": 2, "right_fist": 2}
+    assert shown[0] == "get ready"
+    assert {"left fist", "right fist", "relax"} <= set(shown)
 
 
 def test_a_plan_asks_for_all_alike() -> None:

@@ -172,17 +172,25 @@ def test_a_label_is_held_until_its_evidence_is_gone() -> None:
 
 
 def test_without_idle_the_next_class_is_the_rival() -> None:
-    """Two classes alike are no evidence; the one that leads is decided for."""
-    classes = ("calm", "busy")
-    assert set(labels([[1.0, 1.0]] * 50, classes=classes)) == {None}
-    assert labels([[0.0, 2.0]] * 50, classes=classes)[-1] == "busy"
+    """Two classes alike are no evidence; the one that leads is decided for, by its lead over the next."""
+    classes = ("calm", "busy", "asleep")
+    assert set(labels([[1.0, 1.0, 1.0]] * 50, classes=classes)) == {None}
+    assert set(labels([[3.0, 3.0, -9.0]] * 50, classes=classes)) == {None}
+    assert labels([[0.0, 2.0, -9.0]] * 50, classes=classes)[-1] == "busy"
+    config = EvidenceConfig(**PLAIN.model_dump() | {"idle_prior": 0.1, "leak_s": 0.0, "independent_s": 0.1})
+    for first in (
+        2.0,
+        -9.0,
+    ):  # which class the others are does not matter, nor a prior of an idle that is not
+        last = decide([[0.5, 1.0, -9.0], [first, first + 1.0, -9.0]], config, classes=classes)[-1]
+        assert last.confidence * config.bound == pytest.approx(1.5)
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(st.floats(-50, 50), min_size=3, max_size=3), max_size=30))
 def test_confidence_is_a_share(rows: Rows) -> None:
     """Whatever the logits, it lies in 0..1, is 1 where a label begins, and probabilities sum to 1."""
-    decided = decide(rows)
+    decided = decide(rows, PLAIN.at(0.5))
     starts = begins([one.label for one in decided])
     for one, began in zip(decided, starts, strict=True):
         assert 0 <= one.confidence <= 1
@@ -190,8 +198,17 @@ def test_confidence_is_a_share(rows: Rows) -> None:
         assert sum(one.probabilities) == pytest.approx(1)
 
 
+def test_confidence_is_the_share_of_the_bound_that_is_there() -> None:
+    """Half of the bound is one half, however low the bound; nothing is 0, and 1 where a bound of 0 is met."""
+    config = EvidenceConfig(**PLAIN.model_dump() | {"independent_s": 0.1, "leak_s": 0.0})
+    assert decide([[0.0, 1.0, 0.5]], config)[-1].confidence == pytest.approx(0.5)
+    assert decide([[0.0, -1.0, -1.0]], config)[-1].confidence == 0
+    assert decide([[0.0, 1.0, 0.5]], config.at(0.0))[-1].confidence == 1
+
+
 def test_bounds_out_of_order_are_refused() -> None:
     """Release above bound, or bound above ceiling, is an error."""
+    EvidenceConfig(**PLAIN.model_dump() | {"release": 2.0, "ceiling": 2.0})  # alike is in order
     for wrong in ({"release": 3.0}, {"ceiling": 1.0}):
         with pytest.raises(ValidationError, match="must not exceed"):
             EvidenceConfig(**PLAIN.model_dump() | wrong)

@@ -10,6 +10,7 @@ from toy_codec import HOP, N_CODEBOOKS, write_decoder, write_tokenizer
 
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import load
+from engine.manifest import InputContract
 from streamer.errors import BundleError
 
 
@@ -72,6 +73,15 @@ def test_a_bundle_for_any_montage_takes_the_size_of_a_stream(tmp_path: Path, n_c
     assert bundle.manifest.graph.input.shape == (1, 1, HOP)
     with OnnxRuntime().open(sized) as backend:
         assert backend.graph == graph
+
+
+def test_bands_are_inputs_of_the_graph() -> None:
+    """A list that splits channels into bands makes so many more rows of the graph's input."""
+    split = {"kind": "filterbank", "bands": [[1, 4], [4, 30]]}
+    dsp = [split, {"kind": "align", "groups": 2}]
+    contract = {"sfreq": 100.0, "unit": "uV", "ch_names": ["C3", "C4"]}
+    assert InputContract.model_validate(contract).n_inputs == 2
+    assert InputContract.model_validate({**contract, "dsp": dsp}).n_inputs == 4
 
 
 def test_a_bundle_with_a_montage_keeps_its_size(toy: Any) -> None:

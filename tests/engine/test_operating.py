@@ -47,16 +47,30 @@ def test_another_kind_starts_from_its_own_defaults() -> None:
     assert settled(kind="threshold", threshold=0.7) == DecisionConfig(threshold=0.7)
 
 
-def test_a_setting_of_the_other_kind_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        (OWN, {"threshold": 0.7}),
+        (DecisionConfig(), {"bound": 2.0}),
+        (DecisionConfig(), {"leak_s": 1.0}),
+        (OWN, {"kind": "threshold", "margin": 0.1}),
+    ],
+)
+def test_a_setting_of_the_other_kind_is_refused(own: DecisionSettings, wanted: dict[str, object]) -> None:
     """The message names the key, the bundle and by what that decides."""
-    with pytest.raises(ConfigError, match=r"toy, which decides by 'evidence'[^$]*unknown key 'threshold'"):
-        settled(threshold=0.7)
+    key = next(name for name in wanted if name != "kind")
+    with pytest.raises(ConfigError, match=rf"toy, which decides by '{own.kind}'[^$]*unknown key '{key}'"):
+        settled(own, **wanted)
 
 
 def test_every_setting_can_be_overridden() -> None:
-    """The override knows the settings of every kind, and the rate."""
+    """The override knows the settings of every kind, and the rate; whatever is given arrives."""
     known = set(DecisionConfig.model_fields) | set(EvidenceConfig.model_fields)
     assert set(Override.model_fields) == known | {"false_per_min"}
+    for kind, own in (("evidence", OWN), ("threshold", DecisionConfig(threshold=0.9, release=0.2))):
+        for name in set(type(own).model_fields) - {"kind"}:
+            value = 0.3 if own.model_dump()[name] is None else own.model_dump()[name] * 0.99
+            assert settled(own, kind=kind, **{name: value}).model_dump()[name] == value
 
 
 def test_a_rate_becomes_the_least_bound_that_keeps_it() -> None:
@@ -102,8 +116,43 @@ def test_what_to_expect_is_what_was_measured() -> None:
 def test_the_outlook_is_a_sentence() -> None:
     """It says the rate, the share of commands and the time; or that nobody knows."""
     said = outlook(OWN, POINTS, OWN)
-    assert all(part in said for part in ("at most 1 ", "60 %", "2.0 s", "2 %"))
-    assert "nobody has measured" in outlook(OWN, (), OWN)
+    assert said == (
+        "by evidence 3; at most 1 false activation a minute on average over people: expect about 60 % of the "
+        "commands after 2.0 s, 2 % taken for another"
+    )
+    never = [point.model_copy(update={"median_s": None}) for point in POINTS]
+    assert "about 60 % of the commands, 2 % taken" in outlook(OWN, never, OWN)
+    assert "at most 4 false activations a minute" in outlook(OWN, POINTS, OWN.at(1.0))
+    assert outlook(OWN, (), OWN) == "by evidence 3; nobody has measured what to expect of it"
+    plain = DecisionConfig(threshold=0.75)
+    assert outlook(plain, (), plain).startswith("by threshold 0.75;")
+
+
+@pytest.mark.parametrize(
+    ("people", "doubt"), [(1, "measured on one person only"), (9, "measured on 9 people only"), (10, None)]
+)
+def test_the_outlook_says_what_few_people_do_not_tell(people: int, doubt: str | None) -> None:
+    """With how many it was measured, how many had no more, and a warning where they are few."""
+    said = outlook(OWN, measured_on(people, 1.0), OWN)
+    assert f"({people} of the {people} measured had no more)" in said
+    assert (doubt or "watch your own rate") in said if doubt else "watch your own rate" not in said
+
+
+def measured_on(people: int, within: float) -> tuple[OperatingPoint, ...]:
+    return tuple(point.model_copy(update={"people": people, "within": within}) for point in POINTS)
+
+
+def test_how_many_had_no_more_lies_between_the_points() -> None:
+    """The share goes with the bound, the number of people stays; where one point lacks it, it is unknown."""
+    low, middle, high = measured_on(20, 0.5)
+    points = (low, middle, high.model_copy(update={"within": 0.7}))
+    found = expected(OWN, points, OWN.at(2.0))
+    assert found is not None
+    assert (found.people, found.within) == (20, pytest.approx(0.6))
+    assert "(12 of the 20 measured had no more)" in outlook(OWN, points, OWN.at(2.0))
+    unknown = expected(OWN, (low, middle, POINTS[2]), OWN.at(2.0))
+    assert unknown is not None
+    assert unknown.within is None
 
 
 def test_a_run_asks_for_a_rate(toy_writer: Callable[..., Path], tmp_path: Path) -> None:

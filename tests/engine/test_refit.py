@@ -9,9 +9,10 @@ import pytest
 from scipy.optimize import minimize
 
 from engine.calibration import Score
+from engine.gains import Gain
 from engine.head import Head, SourceHead
 from engine.refit import Examples, Refitter, log_softmax, posterior
-from engine.refit_choice import _objection, choose
+from engine.refit_choice import _objection, choose, own_gain
 from streamer.errors import ConfigError
 
 CLASSES = ("rest", "left", "right")
@@ -180,3 +181,51 @@ def test_doubt_keeps_the_bundles_head(gain: float, right: float, said: str) -> N
     found = _objection(gain, 0.2, old, new)
     assert said in found
     assert bool(found) == bool(said)
+
+
+GAINED, LOST = Gain(1, 8.0, 3.0, 2.0, 4), Gain(1, -2.0, 3.0, -6.0, 4)
+
+
+def with_gains(*table: Gain) -> SourceHead:
+    return replace(source(), gains=table)
+
+
+def test_what_others_gained_decides_where_own_trials_say_little() -> None:
+    """One trial of each class, left out, tells nothing: the head is taken where others gained, else kept."""
+    four = people(1, 2).take(np.array([1, 1, 1, 0, 1, 0], dtype=bool))
+    taken, kept, alone = (choose(with_gains(*t), 1.0, four, CLASSES) for t in ((GAINED,), (LOST,), ()))
+    assert taken.head is not None
+    assert kept.head is None
+    assert "4 other people gained +8.0 points" in taken.reason
+    assert "at worst -6.0" in kept.reason
+    assert "left out in turn" in alone.reason
+
+
+def test_many_own_trials_outweigh_what_others_lost() -> None:
+    """Who gains much by many trials gets the head although others lost by it, and hears both numbers."""
+    many = people(1, 60, means=MEANS[[0, 2, 1]])
+    choice = choose(with_gains(LOST), 1.0, many, CLASSES)
+    assert choice.head is not None
+    assert "gained -2.0 points" in choice.reason
+    assert "own trials, left out in turn, say +" in choice.reason
+
+
+def test_a_class_without_trials_leaves_own_trials_alone() -> None:
+    """What others gained was measured with every class: it says nothing of a refit of some."""
+    examples = people(3, 4)
+    choice = choose(with_gains(GAINED), 1.0, examples.take(examples.labels > 0), CLASSES)
+    assert "other people" not in choice.reason
+
+
+def test_own_gain_is_counted_among_the_classes_that_are_answered() -> None:
+    """Among those without idle an answer of idle is no error; one trial of a class says nothing."""
+    examples = Examples(np.zeros((5, DIM)), np.array([0, 1, 1, 2, 2]), np.arange(5))
+    right, wrong = np.log(np.eye(3)[examples.labels] * 0.8 + 0.1), np.log(np.full((5, 3), 0.2))
+    wrong[:, 0], wrong[3:, 1] = np.log(0.7), np.log(0.25)
+    every, cued = (own_gain(examples, wrong, right, among) for among in ([0, 1, 2], [1, 2]))
+    assert every is not None
+    assert cued is not None
+    assert (every.mean, cued.mean) == (100.0, 50.0)
+    assert cued.sd == pytest.approx(100 * np.sqrt(3 / 5 * 0.5 / 2))
+    once = np.array([1, 1, 0, 1, 0], dtype=bool)
+    assert own_gain(examples.take(once), wrong[once], right[once], [1, 2]) is None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ pytest.importorskip("torch")
 pytest.importorskip("pyriemann")
 
 from offline.benchmark import benchmark as running
+from offline.benchmark import report
 from offline.benchmark.benchmark import benchmark
 from offline.benchmark.people import folds_of
 from offline.benchmark.recipe import Recipe
+from offline.evaluate import idle
 from streamer.errors import ConfigError
 
 CHANNELS = ["FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4"]
@@ -50,6 +54,14 @@ def recipe_of(folder: Path, output: Path, **more: Any) -> Recipe:
         "output": output,
     }
     return Recipe.model_validate(given | more)
+
+
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves of one point, and only one test draws them: that takes longer than everything else."""
+    monkeypatch.setitem(idle.BOUNDS, "threshold", (0.6,))
+    if "alone" not in request.node.name:
+        monkeypatch.setattr(report, "draw_all", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +186,82 @@ def test_a_trained_model_is_played_through_the_engine_and_its_seeds_also_answer_
     assert together == alone  # the fake gives every seed the same net
     assert document["best_baseline"] == "mdm"
     assert [(one["first"], one["second"]) for one in document["differences"]] == [("net", "mdm")]
+
+
+SPLIT = {"train": ["P0", "P1", "P2"], "validate": ["P3"], "test": ["P4"]}
+
+
+def finetuned(folder: Path, people_dir: Path, **more: Any) -> dict[str, Any]:
+    """Write a recipe of a fine-tuning of somebody else, and return the model that is made by it."""
+    recipe = {
+        "card": {"name": "tuned", "version": "0.1", "title": "Tuned"},
+        "backbone": {"run": str(folder / "backbone")},
+        "task": {
+            "folder": {"path": str(people_dir)},
+            "classes": ["rest", "left_fist", "right_fist"],
+            "ch_names": CHANNELS,
+            "train": ["nobody"],
+            "validate": ["nobody else"],
+            "window_s": 1.0,
+        },
+        "pool_s": 1.0,
+        "min_present": 9,
+        "output": str(folder / "elsewhere"),
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return {"kind": "finetune", "name": "tuned", "recipe": str(folder / "recipe.yaml"), "ours": True} | more
+
+
+def test_a_backbone_is_tuned_on_each_fold_and_its_bundle_is_whole_or_not_there(
+    people_dir: Path, tmp_path: Path, tiny_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who trains, the seed and the output are the benchmark's; an export that dies is made again."""
+    from offline import export_decoder, runs
+    from offline.finetune import finetune
+
+    asked: list[Any] = []
+    exports = iter((False, True, True))
+
+    def exported(_run: Path, folder: Path) -> None:
+        shutil.copytree(tiny_bundle.folder, folder, dirs_exist_ok=True)
+        if not next(exports):
+            raise KeyboardInterrupt  # before the head is in it
+
+    monkeypatch.setattr(runs, "load_run", lambda _: SimpleNamespace(fingerprints={}))
+    monkeypatch.setattr(finetune, "finetune", lambda recipe, resume: asked.append(recipe))
+    monkeypatch.setattr(export_decoder, "export_decoder", exported)
+    model = finetuned(tmp_path, people_dir)
+    given = {"folds": None, "split": SPLIT, "seeds": 2, "compare": []}
+    recipe = recipe_of(people_dir, tmp_path / "out", models=[model], **given)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(recipe)
+    assert not list((tmp_path / "out").rglob("bundle"))
+    assert benchmark(recipe)["missing"] == []
+    assert [one.seed for one in asked] == [0, 0, 1]
+    assert {one.task.train for one in asked} == {("P0", "P1", "P2")}
+    assert {one.task.validate_ for one in asked} == {("P3",)}
+    assert len({one.output for one in asked}) == 2
+    assert all(one.output.is_relative_to(tmp_path / "out") for one in asked)
+
+
+def test_a_backbone_that_saw_who_is_tested_is_refused_or_told(
+    people_dir: Path, tmp_path: Path, tiny_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretrained on a recording of somebody tested, it is refused; where that is allowed it is a note."""
+    from offline import export_decoder, runs
+    from offline.benchmark.people import Recordings
+    from offline.finetune import finetune
+
+    given = {"folds": None, "split": SPLIT, "compare": []}
+    recipe = recipe_of(people_dir, tmp_path / "a", models=[finetuned(tmp_path, people_dir)], **given)
+    prints = Recordings(recipe.task.folder, "EEG").fingerprints("P4")
+    monkeypatch.setattr(runs, "load_run", lambda _: SimpleNamespace(fingerprints={"validate": prints}))
+    monkeypatch.setattr(finetune, "finetune", lambda recipe, resume: None)
+    monkeypatch.setattr(
+        export_decoder, "export_decoder", lambda _, folder: shutil.copytree(tiny_bundle.folder, folder)
+    )
+    with pytest.raises(ConfigError, match=r"pretrained on recordings of 1 of the people tested \(P4"):
+        benchmark(recipe)
+    model = finetuned(tmp_path, people_dir, backbone_saw_test=True)
+    (row,) = benchmark(recipe_of(people_dir, tmp_path / "b", models=[model], **given))["rows"]
+    assert row["notes"] == ("backbone pretrained on recordings of 1 of 1 people tested",)

@@ -14,7 +14,7 @@ pytest.importorskip("lightning")
 from offline.data.trials import IGNORE, Prepared  # noqa: E402
 from offline.models.gestures import SMALL  # noqa: E402
 from offline.train.augment import Augment, Augmenter  # noqa: E402
-from offline.train.batches import Plan, cross_entropy  # noqa: E402
+from offline.train.batches import Plan, cross_entropy, sample_labels  # noqa: E402
 from offline.train.cuts.crops import Config as Crops  # noqa: E402
 from offline.train.cuts.windows import Config as Windows  # noqa: E402
 from offline.train.validate import stepped  # noqa: E402
@@ -33,29 +33,32 @@ def plan(**options: Any) -> Plan:
 
 def test_a_hop_has_the_class_of_its_last_sample() -> None:
     """By hand: later than from_s after the onset and before the end, and not where the past is cut off."""
-    spans = ((100, 300, 1), (400, 500, 2))
-    batches = Crops(length_s=1.0, settle_s=0.2, from_s=0.3).batches(
+    spans = ((0, 60, 0), (100, 300, 1), (400, 500, 2))
+    batches = Crops(length_s=1.0, settle_s=0.39, from_s=0.3).batches(
         [counting(600, spans)], plan(epoch_steps=4)
     )
-    seen = set()
+    seen, early = set(), set()
     for x, hops in (batches[i] for i in range(len(batches))):
         for row, labels in zip(x[:, 0].numpy(), hops.numpy(), strict=True):
             start = int(row[0])
             for hop, label in enumerate(labels):
                 end = start + (hop + 1) * HOP - 1
-                wanted = 1 if 130 < end < 300 else 2 if 430 < end < 500 else IGNORE
-                unsettled = start > 0 and end - start < 20
+                wanted = next((k for first, after, k in spans if first + 30 < end < after), IGNORE)
+                unsettled = start > 0 and end - start < 39
                 assert label == (IGNORE if unsettled else wanted)
                 seen.add(int(label))
-    assert seen == {1, 2, IGNORE}
+                early.add(end - start < 39 and label != IGNORE)
+    assert seen == {0, 1, 2, IGNORE}
+    assert early == {True, False}, "what begins with its recording is learned from at once"
 
 
-def test_a_crop_is_never_without_a_label() -> None:
-    """Crops lie around labelled samples, in a recording that is hardly labelled and in one that is short."""
+def test_crops_lie_around_labelled_samples() -> None:
+    """Each holds one, in a recording that is hardly labelled; one that is short is a crop by itself."""
     long, short = counting(5000, ((2500, 2520, 1),)), counting(60, ((0, 60, 0),))
-    batches = Crops(length_s=1.0).batches([long, short], plan(epoch_steps=3))
-    for _, hops in (batches[i] for i in range(len(batches))):
-        assert (hops != IGNORE).any(dim=1).all()
+    batches = Crops(length_s=1.0).batches([long, short], plan(epoch_steps=20))
+    for x, _ in (batches[i] for i in range(len(batches))):
+        for start in x[:, 0, 0].numpy():
+            assert start == 0 or 2400 < start < 2520
 
 
 def test_a_window_ends_where_it_was_asked_to() -> None:
@@ -72,14 +75,65 @@ def test_a_window_ends_where_it_was_asked_to() -> None:
 
 
 def test_the_draw_depends_on_seed_and_epoch_alone() -> None:
-    """The same epoch gives the same crops, whatever was drawn before; another one gives others."""
-    augment = Augmenter(Augment(gain=0.2, noise=0.1, shift_s=0.1), ["EMG1"], ["a", "b", "c"])
-    make = lambda: Crops(length_s=1.0).batches([counting(900, ((0, 900, 1),))], plan(augment=augment))  # noqa: E731
-    one, two = make(), make()
-    two[0]
-    assert torch.equal(one[0][0], two[0][0])
-    two.begin(1)
-    assert not torch.equal(one[0][0], two[0][0])
+    """The same epoch gives the same batches, whatever was drawn before; another one or seed gives others."""
+    augment = Augmenter(Augment(gain=0.2, noise=0.1, recombine=0.5), ["EMG1"], ["a", "b", "c"])
+    some = [counting(900, ((0, 300, 1), (300, 600, 0), (600, 900, 1)))]
+    for cut in (Crops(length_s=1.0), Windows(window_s=1.0, to_s=2.0)):
+        one, two, other = (
+            cut.batches(some, plan(augment=augment, epoch_steps=2, seed=seed)) for seed in (0, 0, 1)
+        )
+        two[1]
+        first = one[0][0]
+        assert torch.equal(first, two[0][0])
+        two.begin(1)
+        for another in (two[0][0], other[0][0], one[1][0]):
+            assert not torch.equal(first, another)
+
+
+def test_labels_come_earlier_or_later_together() -> None:
+    """Each crop's labels are those of its recording moved by one number of samples, shift_s at most."""
+    augment = Augmenter(Augment(shift_s=0.1), ["EMG1"], ["a", "b", "c"])
+    one = counting(98, ((0, 40, 1), (40, 98, 2)))  # the crop goes on behind its end
+    classes = sample_labels(one, 0.0)
+    batches = Crops(length_s=1.0).batches([one], plan(augment=augment, epoch_steps=4))
+    ends, found = np.arange(HOP - 1, 100, HOP), set()
+    for _, hops in (batches[i] for i in range(4)):
+        for labels in hops.numpy():
+            fits = []
+            for shift in range(-10, 11):
+                asked = ends + shift
+                known = (ends < 98) & (asked >= 0) & (asked < 98)
+                if (labels == np.where(known, classes[np.clip(asked, 0, 97)], IGNORE)).all():
+                    fits.append(shift)
+            assert fits, labels
+            found.add((fits[0], fits[-1]))
+    assert min(last for _, last in found) < 0 < max(first for first, _ in found)
+
+
+def test_classes_count_alike_and_an_epoch_is_one_pass() -> None:
+    """Four times as many hops of a class weigh no more than the other's, unless that is asked for."""
+    logits = torch.tensor([3.0, 0.0, 0.0])
+    model = _Saying(logits)
+    right, wrong = (-logits.log_softmax(0)[k].item() for k in (0, 1))
+    for weights, share in (("balanced", 0.5), ("none", 0.8)):
+        cut = Crops(length_s=1.0, class_weights=weights)
+        batches = cut.batches([counting(100, ((0, 80, 0), (80, 100, 1)))], plan())
+        value, _ = batches.loss(model, batches[0])
+        assert value.item() == pytest.approx(share * right + (1 - share) * wrong, abs=0.06)
+    assert len(Crops(length_s=1.0).batches([counting(3200, ((0, 3200, 0),))], plan())) == 2
+
+
+class _Saying:
+    """A model that says the same at every hop."""
+
+    def __init__(self, logits: Any) -> None:
+        self._logits = logits
+
+    def init_state(self, _batch: int) -> tuple[()]:
+        return ()
+
+    def __call__(self, x: Any, state: Any) -> Any:
+        return {"logits": self._logits.expand(len(x), x.shape[2] // HOP, -1)}, state
 
 
 def test_an_armband_is_turned_as_a_ring() -> None:

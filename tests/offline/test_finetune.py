@@ -18,6 +18,7 @@ pytest.importorskip("sklearn")
 
 from test_probe import CHANNELS, run_folder  # noqa: E402
 
+from engine.decision import EvidenceConfig  # noqa: E402
 from offline import runs  # noqa: E402
 from offline.data.trials import with_prior  # noqa: E402
 from offline.finetune import finetune as tuning  # noqa: E402
@@ -348,8 +349,9 @@ def test_settings_can_be_changed_on_the_command_line(corpus_dir: Path, codec: Pa
     raw = json.loads(parse(settings(corpus_dir, codec, tmp_path)).model_dump_json(by_alias=True))
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(raw))  # JSON is YAML
-    changed = load(path, ["optim.lr=0.5", "task.validate=[A3]"])
+    changed = load(path, ["optim.lr=0.5", "task.validate=[A3]", "decision={kind: evidence, bound: 3}"])
     assert (changed.optim.lr, changed.task.validate_) == (0.5, ("A3",))
+    assert changed.decision == EvidenceConfig(bound=3.0)
     with pytest.raises(ConfigError, match=r"expected BLOCK\.SETTING=VALUE"):
         load(path, ["optim.lr"])
 

@@ -15,9 +15,13 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.bundle import Bundle, load
 from engine.head import source_head
+from engine.refit import Examples
 from offline.evaluate.calibrated import calibrated, calibrated_report
+from offline.evaluate.played import play
 from offline.evaluate.protocol import Trials
+from offline.head_gains import _taken, measure
 from offline.head_statistics import MAX_PEOPLE, Person, attach, solved
+from offline.heard import heard
 from offline.probe.tasks import Session
 from streamer.errors import BundleError, EndOfStream, RecordingError
 from streamer.sources.recording import Recording
@@ -99,10 +103,70 @@ def test_people_are_taken_evenly() -> None:
     from offline.head_statistics import _some
 
     many = [Session(f"S{k:03d}", "r", session(1).recording, "") for k in range(60) for _ in range(2)]
-    names = [one.subject for one in _some(many)]
+    names = [one.subject for one in _some(many, MAX_PEOPLE)]
     assert len(names) <= 2 * MAX_PEOPLE
     assert names[:2] == ["S000", "S000"]
     assert names[-1] > "S050"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The toy, with what a refit gained two people whom it was not made from."""
+    graph = headed_graph()
+    folder = write_bundle(tmp_path_factory.mktemp("gains") / "toy", headed_manifest(graph), graph)
+    return attach(folder, [session(1), session(2)], [session(5), session(6)])
+
+
+def test_what_others_gain_is_in_the_bundle(measured: Bundle) -> None:
+    """As many rows as the people held out have trials for, of two people, in points; worst below mean."""
+    table = source_head(load(measured.folder)).gains
+    assert [row.trials for row in table] == [2, 4]  # a trial of each of three classes is too few to refit
+    for row in table:
+        assert row.n == 2
+        assert row.worst <= row.mean
+        assert row.sd == pytest.approx(np.sqrt(2) * (row.mean - row.worst), abs=2e-3)
+
+
+def test_the_first_trials_calibrate_and_the_rest_is_scored() -> None:
+    """Of each class the first trials are taken, and what is scored begins where the last of them ends."""
+    examples = Examples(
+        np.arange(7.0)[:, None], np.array([0, 0, 1, 0, 0, 1, 1]), np.array([0, 1, 2, 3, 3, 4, 6])
+    )
+    wanted, stops = np.array([2, 1]), np.array([10.0, 20, 30, 40, 50, 60, 70])
+    taken, cut = _taken(examples, stops, wanted)
+    assert taken.trials.tolist() == [0, 1, 2]
+    assert (cut, wanted.tolist()) == (30.0, [0, 0])
+    more = np.array([3, 4])
+    taken, cut = _taken(examples, stops, more)
+    assert taken.trials.tolist() == [0, 1, 2, 3, 3, 4, 6]
+    assert (cut, more.tolist()) == (np.inf, [0, 1])
+
+
+def test_a_person_without_a_rest_has_no_gain(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """Where the trials are used up nothing is left to score, and one person alone makes no table."""
+    some = [heard(bundle, backend, session(5))]
+    assert measure(bundle, source_head(bundle), {"a": some, "b": some}, Trials())
+    assert measure(bundle, source_head(bundle), {"a": some}, Trials()) == ()
+    short = [heard(bundle, backend, session(7, 2))]
+    assert measure(bundle, source_head(bundle), {"a": short, "b": short}, Trials()) == ()
+
+
+def test_one_course_serves_both_heads(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """What is put together from the latents is what the pipeline says with that calibration, labels too."""
+    made = calibrated(bundle, backend, [session(3, 20)], seconds=60.0)
+    assert made.calibration is not None
+    turned = made.calibration.model_copy(
+        update={"weight": tuple(map(tuple, -head().weight)), "bias": tuple(head().bias)}
+    )
+    assert turned.head is not None
+    one = heard(bundle, backend, session(3, 20))
+    for calibration, other in ((None, None), (turned, turned.head)):
+        played = play(bundle, backend, session(3, 20), calibration=calibration)
+        mine = one.played(other, bundle.readout.temperature)
+        np.testing.assert_array_equal(played.log_probs, mine.log_probs)
+        np.testing.assert_array_equal(played.valid, mine.valid)
+        assert (played.times.tolist(), played.markers) == (mine.times.tolist(), mine.markers)
+    np.testing.assert_array_equal(made.zero_shot[0].labels, play(bundle, backend, session(3, 20)).labels)
 
 
 def test_the_rest_is_scored_and_nothing_else(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:

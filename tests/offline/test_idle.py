@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from made_played import CLASSES, made
 
-from engine.decision import DecisionConfig
+from engine.decision import DecisionConfig, EvidenceConfig
 from offline.evaluate.decide import decide
 from offline.evaluate.idle import idle_figures
+from offline.evaluate.played import Played
+from offline.evaluate.protocol import Live, Trials
+from offline.evaluate.scores import score
 from streamer.types import Marker
 
 SETTINGS = DecisionConfig(smoothing_s=0, threshold=0.6, release=0.4, dwell_s=0, refractory_s=0)
@@ -22,7 +28,7 @@ MARKERS = [
 HITS = ("hits", "wrong_side", "false_activations_per_min", "median_time_to_decision_s")
 
 
-def figures(spoken: dict[tuple[float, float], str]) -> dict[str, object]:
+def figures(spoken: dict[tuple[float, float], str]) -> dict[str, Any]:
     return idle_figures([made(MARKERS, spoken)], CLASSES, "rest", SETTINGS)
 
 
@@ -31,7 +37,7 @@ def test_hits_wrong_sides_and_false_activations_are_told_apart() -> None:
     found = figures({(5.0, 7.0): "left_fist", (9.0, 10.0): "right_fist", (14.0, 15.0): "left_fist"})
     assert found["hits"] == round(1 / 3, 4)
     assert found["wrong_side"] == round(1 / 3, 4)
-    assert found["false_activations_per_min"] == pytest.approx(7.5)  # one in eight seconds of rest
+    assert found["false_activations_per_min"] == pytest.approx(8.5714)  # one in twice 3.5 s of rest
     assert found["median_time_to_decision_s"] == pytest.approx(1.6)  # 1.1 s and 2.1 s after their cues
 
 
@@ -47,6 +53,57 @@ def test_the_curve_repeats_the_decision_stage() -> None:
     assert [curve[0.6][key] for key in HITS] == [found[key] for key in HITS]
     assert curve[0.9]["hits"] == 0
     assert curve[0.9]["median_time_to_decision_s"] is None
+
+
+def test_the_curve_is_what_the_decision_stage_gives() -> None:
+    """At each bound, of either kind of decision, the figures are those of deciding hop by hop."""
+    rng = np.random.default_rng(3)
+    some = [drawn_of(made(MARKERS), rng, name) for name in "ABCD"]
+    evidence = EvidenceConfig(independent_s=0.4, leak_s=1.0, refractory_s=0.3)
+    for settings, bounds in ((SETTINGS, (0.4, 0.5, 0.7)), (evidence, (0.1, 0.5, 1.0))):
+        curve = idle_figures(some, CLASSES, "rest", settings, bounds=bounds)["curve"]
+        for row, bound in zip(curve, bounds, strict=True):
+            one_by_one = [
+                replace(one, labels=decide(one, settings.at(bound), CLASSES, "rest")) for one in some
+            ]
+            alone = idle_figures(one_by_one, CLASSES, "rest", settings, bounds=bounds)
+            assert [row[key] for key in HITS] == [alone[key] for key in HITS]
+        assert curve[0]["hits"] > 0
+        assert curve[0]["false_activations_per_min"] > 0
+
+
+def drawn_of(played: Played, rng: np.random.Generator, name: str) -> Played:
+    """The same recording, somebody else's, with wandering log-probabilities."""
+    wander = np.cumsum(rng.normal(scale=0.8, size=played.log_probs.shape), axis=0)
+    wander -= wander.mean(axis=0)
+    logs = wander - np.log(np.exp(wander).sum(axis=1, keepdims=True))
+    return replace(played, subject=name, log_probs=logs.astype(np.float32))
+
+
+def test_rates_are_averaged_over_people() -> None:
+    """Who was recorded three times as long counts no more than anybody else."""
+    fires = {(1.0, 2.0): "left_fist", (3.0, 3.5): "left_fist"}
+    short = replace(made([Marker(0.0, "rest", 4.0)], fires, duration_s=4.0), subject="A")
+    long = replace(made([Marker(0.0, "rest", 12.0)], {}, duration_s=12.0), subject="B")
+    twice = replace(short, name="again", labels=np.full_like(short.labels, -1))
+    both = idle_figures([short, twice, long], CLASSES, "rest", SETTINGS)
+    assert both["false_activations_per_min"] == pytest.approx(60 / 3.5 / 2, abs=1e-3)
+    found = idle_figures([short, long], CLASSES, "rest", SETTINGS)
+    assert found["per_subject"]["A"]["false_activations_per_min"] == pytest.approx(2 / 3.5 * 60, abs=1e-3)
+    assert found["false_activations_per_min"] == pytest.approx(60 / 3.5, abs=1e-3)
+
+
+def test_what_counts_is_the_protocols() -> None:
+    """A label a little before its marker is a hit where that is allowed, and false otherwise."""
+    early = made([Marker(0.0, "rest", 4.0), Marker(4.0, "left_fist", 4.0)], {(3.5, 6.0): "left_fist"})
+    strict = idle_figures([early], CLASSES, "rest", SETTINGS)
+    kind = idle_figures([early], CLASSES, "rest", SETTINGS, live=Live(early_s=0.6))
+    assert (strict["hits"], kind["hits"]) == (0, 1)
+    assert strict["false_activations_per_min"] > 0
+    assert kind["false_activations_per_min"] == 0
+    assert kind["median_time_to_decision_s"] < 0
+    scored = score([early], CLASSES, "rest", Trials(live=Live(early_s=0.6)), decision=SETTINGS)
+    assert scored.idle == kind
 
 
 def test_the_curve_is_drawn_at_the_bounds_that_it_is_given() -> None:

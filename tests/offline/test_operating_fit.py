@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import gamma
 from toy_bundle import CHANNELS, SFREQ, toy_graph, toy_manifest, write_bundle
 from typer.testing import CliRunner
 
 from engine.bundle import load
 from engine.decision import DecisionConfig, EvidenceConfig
-from offline.activations import asked_for_nothing, tally
+from engine.operating import bound_for
+from offline.activations import Tally, asked_for_nothing, tally
 from offline.cli import app
 from offline.evaluate.decide import decide
 from offline.evaluate.played import Played
-from offline.operating import falling, fit, independent_time, operating_points
-from offline.redecide import stack, sweep
+from offline.evaluate.protocol import Live
+from offline.operate import operate_played
+from offline.operating import falling, fit, independent_time, operating_points, usual_most
+from offline.rates import upper_limit
+from offline.redecide import redecide, stack, sweep
+from streamer.errors import RecordingError
 from streamer.types import Marker
 
 CLASSES = ("rest", "left", "right")
 HOP_S = 1 / 8
+TOY_HOP_S = 1 / 16
 SPAN_S, N_SPANS = 4.0, 15
 BASE = DecisionConfig(smoothing_s=0.25)
 
@@ -62,21 +70,42 @@ def fitted() -> tuple[EvidenceConfig, tuple]:
     return settings, points
 
 
-def test_many_at_once_is_what_the_decision_stage_does() -> None:
-    """For any settings, over holes and bad signal, label for label."""
+SOME = [
+    EvidenceConfig(leak_s=leak, refractory_s=quiet, dwell_s=dwell, margin=margin, idle_prior=0.4)
+    for leak, quiet, dwell, margin in [(0, 0, 0, 0), (1, 0.5, 0, 0.3), (3, 1, 0.3, 0), (0.5, 0, 0.2, 1)]
+]
+CUTS = [
+    DecisionConfig(smoothing_s=smooth, refractory_s=quiet, dwell_s=dwell, release=release)
+    for smooth, quiet, dwell, release in [(0, 0, 0, 0), (0.5, 0.5, 0.25, 0.4), (1, 1, 0.5, 0.2)]
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "bounds", "classes", "idle"),
+    [
+        (SOME, [0.0, 0.2, 0.8, 2.0], CLASSES, "rest"),
+        (SOME, [0.2, 0.8, 2.0], CLASSES, None),
+        (SOME[:1], [0.5], CLASSES[1:], "left"),
+        (CUTS, [0.35, 0.5, 0.8], CLASSES, "rest"),
+        (CUTS, [0.35, 0.5, 0.8], CLASSES, None),
+    ],
+)
+def test_many_at_once_is_what_the_decision_stage_does(
+    settings: list, bounds: list[float], classes: tuple[str, ...], idle: str | None
+) -> None:
+    """For any settings of either kind, over holes and bad signal, label for label."""
     some = [played(8), played(9, strength=0.5, hole=True)]
-    settings = [
-        EvidenceConfig(leak_s=leak, refractory_s=quiet, dwell_s=dwell, margin=margin, idle_prior=0.4)
-        for leak, quiet, dwell, margin in [(0, 0, 0, 0), (1, 0.5, 0, 0.3), (3, 1, 0.3, 0), (0.5, 0, 0.2, 1)]
-    ]
-    bounds = np.array([0.2, 0.8, 2.0])
-    labels = sweep(stack(some, CLASSES, "rest"), settings, bounds)
+    if len(classes) == 2:
+        some = [replace(one, log_probs=one.log_probs[:, 1:]) for one in some]
+    labels = sweep(stack(some, classes, idle), settings, np.array(bounds))
     for s, one in enumerate(settings):
         for b, bound in enumerate(bounds):
             for r, recording in enumerate(some):
-                alone = decide(recording, one.at(float(bound)), CLASSES, "rest")
+                alone = decide(recording, one.at(bound), classes, idle)
                 assert np.array_equal(labels[: len(recording), s, b, r], alone)
     assert (labels >= 0).any()
+    one_setting = redecide(some, settings[0], bounds, classes, idle)
+    assert all(np.array_equal(a, labels[: len(a), 0, :, r]) for r, a in enumerate(one_setting))
 
 
 def test_what_was_promised_is_decided_again(fitted: tuple[EvidenceConfig, tuple]) -> None:
@@ -84,21 +113,17 @@ def test_what_was_promised_is_decided_again(fitted: tuple[EvidenceConfig, tuple]
     settings, points = fitted
     assert len(points) > 3
     for point in points:
-        again = sum_of(
+        again = Tally.joined(
             [tally(p, decide(p, settings.at(point.bound), CLASSES, "rest"), CLASSES, "rest") for p in PLAYED]
         )
-        assert (point.hits, point.wrong) == (
+        assert (point.hits, point.wrong, point.median_s) == (
             pytest.approx(again.hits, abs=1e-4),
             pytest.approx(again.wrong, abs=1e-4),
+            pytest.approx(again.median_s, abs=1e-3),
         )
-        assert point.false_per_min >= again.rate()  # an upper limit
-
-
-def sum_of(tallies: list) -> object:
-    total = tallies[0]
-    for one in tallies[1:]:
-        total = total + one
-    return total
+        assert point.false_per_min > again.rate  # an upper limit
+        assert point.people == len(PLAYED)
+        assert point.within == pytest.approx((again.rates <= point.false_per_min).mean())
 
 
 def test_points_go_one_way(fitted: tuple[EvidenceConfig, tuple]) -> None:
@@ -114,9 +139,23 @@ def test_what_is_tested_twice_is_fitted_twice() -> None:
     assert fit(PLAYED[:2], CLASSES, "rest", BASE) == fit(PLAYED[:2], CLASSES, "rest", BASE)
 
 
+def test_a_sure_net_is_not_cut_short() -> None:
+    """Log-odds far above the default clip still tell much evidence from little, and find their commands."""
+    sure = [played(seed, strength=12.0) for seed in range(3)]
+    settings, points = fit(sure, CLASSES, "rest", EvidenceConfig())
+    plain = usual_most(stack([played(0, strength=0.2)], CLASSES, "rest"))
+    assert plain == EvidenceConfig().clip
+    assert usual_most(stack(sure, CLASSES, "rest")) > 10
+    assert isinstance(settings, EvidenceConfig)
+    assert settings.clip > 10
+    assert points[-1].hits > 0.9
+
+
 def test_without_idle_nothing_is_fitted() -> None:
     """The settings stay as they are, and no rate is promised."""
-    assert fit(PLAYED, CLASSES, None, BASE) == (BASE, ())
+    bare = [replace(one, markers=one.markers[1::2]) for one in PLAYED]  # commands, and nothing between
+    assert fit(bare, CLASSES, None, BASE) == (BASE, ())
+    assert fit(bare, CLASSES, "rest", BASE)[1]
     assert fit([], CLASSES, "rest", BASE) == (BASE, ())
 
 
@@ -127,31 +166,111 @@ def test_the_independent_time_is_that_of_the_noise() -> None:
     assert found == pytest.approx(7 * HOP_S, rel=0.2)
 
 
+TIMES = (np.arange(100) + 1) * 0.1
+MARKERS = (Marker(0.0, "rest", 2.0), Marker(2.0, "left", 2.0), Marker(4.0, "feet", 2.0))
+
+
+def silent(*markers: Marker) -> Played:
+    """Ten seconds without a label."""
+    empty = np.zeros((100, 3), np.float32), np.ones(100, bool), np.full(100, -1)
+    return Played("P", "r", TIMES, *empty, markers, 10.0)
+
+
+def quiet_s(live: Live, *markers: Marker) -> set[float]:
+    """When nothing is asked for."""
+    return set(TIMES[asked_for_nothing(silent(*markers), "rest", live)].round(1).tolist())
+
+
+def ticks(first: float, last: float) -> set[float]:
+    return set(np.arange(round(first * 10), round(last * 10) + 1).astype(float) / 10)
+
+
+def test_nothing_is_asked_for_under_idle_and_far_from_commands() -> None:
+    """Under idle once it has settled, and where nothing is marked, clear of commands, known words or not."""
+    assert quiet_s(Live(), *MARKERS) == ticks(0.6, 2.0) | ticks(7.1, 10.0)
+    assert quiet_s(Live(settle_s=0, clear_s=0), *MARKERS) == ticks(0.1, 2.0) | ticks(6.1, 10.0)
+    assert quiet_s(Live(settle_s=0, early_s=0.5), *MARKERS) == ticks(0.1, 1.5) | ticks(7.1, 10.0)
+    assert quiet_s(Live(clear_s=2.0), Marker(5.0, "left", 1.0)) == ticks(0.1, 3.0) | ticks(8.1, 10.0)
+    assert quiet_s(Live()) == ticks(0.1, 10.0)
+
+
 def test_labels_are_false_where_nothing_is_asked_for() -> None:
-    """Under idle and under no marker; not under a command, nor under a word that the model does not know."""
-    times = (np.arange(80) + 1) * 0.1
-    markers = (Marker(0.0, "rest", 2.0), Marker(2.0, "left", 2.0), Marker(4.0, "feet", 2.0))
-    one = Played(
-        "P", "r", times, np.zeros((80, 3), np.float32), np.ones(80, bool), np.full(80, -1), markers, 8.0
-    )
-    labels = np.full(80, -1)
-    labels[[5, 25, 35, 45, 65]] = [1, 2, 1, 1, 2]  # at 0.6, 2.6, 3.6, 4.6 and 6.6 s
-    counted = tally(one, labels, CLASSES, "rest")
-    assert asked_for_nothing(one, "rest").sum() == 40
-    assert (counted.false, counted.minutes) == (2, pytest.approx(4 / 60))
+    """Not where it settles, not under a command or near it, nor under a word that the model does not know."""
+    labels = np.full(100, -1)
+    # at 0.3, 0.6, 2.6, 3.6, 4.6, 6.6 and 8.6 s
+    labels[[2, 5, 25, 35, 45, 65, 85]] = [1, 1, 2, 1, 1, 1, 2]
+    counted = tally(silent(*MARKERS), labels, CLASSES, "rest")
+    assert (counted.false.item(), counted.minutes.item()) == (2, pytest.approx(4.5 / 60))
     assert (counted.hits, counted.wrong, counted.median_s) == (0, 1, pytest.approx(0.6))
 
 
-def test_few_minutes_promise_little() -> None:
-    """Without any false label in a minute the upper limit is 1.6 a minute, in ten minutes a tenth of that."""
-    one = tally(PLAYED[0], np.full(len(PLAYED[0]), -1), CLASSES, "rest")
-    per_minute = one.rate(0.8) * one.minutes
-    assert per_minute == pytest.approx(-np.log(0.2))  # of a Poisson count of none
+def test_an_early_label_answers_the_command_that_follows() -> None:
+    """Within what is allowed, unless it lies under another command; the time to it is below zero."""
+    labels = np.full(100, -1)
+    labels[45:60] = 1  # begins at 4.6 s
+    one = silent(Marker(5.0, "left", 2.0))
+    early = tally(one, labels, CLASSES, "rest", Live(early_s=0.5))
+    assert (early.hits, early.median_s) == (1, pytest.approx(-0.4))
+    assert tally(one, labels, CLASSES, "rest").hits == 0
+    busy = silent(Marker(3.0, "right", 2.0), Marker(5.0, "left", 2.0))
+    both = tally(busy, labels, CLASSES, "rest", Live(early_s=0.5))
+    assert (both.right.tolist(), both.wrong) == ([False, False], 0.5)
+
+
+def test_few_minutes_and_few_people_promise_little() -> None:
+    """Without any false label four people promise less than many, and the less the shorter they were."""
+    none = np.zeros((4, 1))
+    few, longer = upper_limit(none, np.ones(4), 0.8), upper_limit(none, np.full(4, 10.0), 0.8)
+    assert few > longer > 0
+    many = upper_limit(np.zeros((40, 1)), np.ones(40), 0.8)
+    assert 10 * many < few
     assert np.array_equal(falling(np.array([3.0, 1.0, 2.0, 0.5])), [3.0, 2.0, 2.0, 0.5])
-    point = operating_points(
-        tally(PLAYED[0], np.full((len(PLAYED[0]), 1), -1), CLASSES, "rest"), np.array([1.0])
-    )[0]
-    assert (point.hits, point.median_s) == (0, None)
+    labels = np.full((len(PLAYED[0]), 1), -1)
+    point = operating_points(tally(PLAYED[0], labels, CLASSES, "rest"), np.array([1.0]))[0]
+    assert (point.hits, point.median_s, point.people, point.within) == (0, None, 1, 1)
+
+
+def test_of_people_who_do_not_differ_the_limit_is_that_of_a_poisson_count() -> None:
+    """With many of them, where the assumed difference does not matter."""
+    counts = np.tile([[0.0], [2.0]], (500, 1))
+    garwood = gamma.ppf(0.8, counts.sum() + 1) / 1000
+    assert upper_limit(counts, np.ones(1000), 0.8) == pytest.approx(garwood, rel=0.02)
+
+
+@pytest.mark.parametrize("shape", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("n_people", [4, 16, 64])
+def test_the_limit_holds_for_people_who_differ(shape: float, n_people: int) -> None:
+    """In four of five draws or more the mean over all people is not above it, however they differ."""
+    rng = np.random.default_rng(round(shape * 10) + n_people)
+    rates = rng.gamma(shape, 1 / shape, size=(n_people, 2000))  # of mean 1
+    counts = rng.poisson(rates * 6.0).astype(float)
+    held = (upper_limit(counts, np.full(n_people, 6.0), 0.8) >= 1).mean()
+    assert held > (0.78 if shape >= 1 else 0.7)  # few people hardly show so heavy a tail
+    poisson = (gamma.ppf(0.8, counts.sum(axis=0) + 1) / (n_people * 6.0) >= 1).mean()
+    assert held > poisson
+
+
+def test_what_is_promised_on_some_people_holds_on_others() -> None:
+    """Fitted to other people each time, the mean over new ones is mostly not above the rate asked for."""
+    others = [person(seed) for seed in range(100, 160)]
+    asked, shares = 4.0, []
+    for first in range(0, 24, 8):
+        settings, points = fit([person(first + i) for i in range(8)], CLASSES, "rest", BASE)
+        labels = redecide(others, settings, [bound_for(points, asked, "toy")], CLASSES, "rest")
+        pairs = zip(others, labels, strict=True)
+        counted = Tally.joined([tally(one, some, CLASSES, "rest") for one, some in pairs])
+        assert counted.hits > 0
+        shares.append(counted.rate.item() / asked)
+    assert np.mean(np.array(shares) <= 1) > 0.6
+    assert min(shares) > 0.3  # nor is it kept by saying nothing
+
+
+def person(seed: int) -> Played:
+    """Somebody whose net is more or less sure, so that people differ in how often it is falsely so."""
+    spread = float(np.random.default_rng(seed).uniform(0.5, 2.0))
+    one = played(seed, strength=1.0)
+    logits = spread * one.log_probs
+    return replace(one, log_probs=logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
 
 
 def test_a_bundle_is_operated_from_the_command_line(tmp_path: Path) -> None:
@@ -172,6 +291,56 @@ def test_a_bundle_is_operated_from_the_command_line(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, args)
     assert refused.exit_code != 0
     assert "no idle class" in refused.output
+
+
+def test_a_bundle_is_operated_by_what_its_siblings_said(tmp_path: Path) -> None:
+    """From a benchmark's cells: refits and unfinished cells are left out, and so are people not asked for."""
+    graph = toy_graph()
+    folder = write_bundle(tmp_path / "toy", toy_manifest(graph), graph)
+    cells = tmp_path / "cells" / "ours"
+    for seed in range(4):
+        place = cells / f"seed0_fold{seed % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "cell.json").write_text("{}")
+        as_toy(played(seed)).save(place / f"{seed:03d}.npz")
+    for aside in (cells / "seed0_fold0" / "calibrated", cells / ".seed0_fold2.part"):
+        aside.mkdir()
+        (aside / "000.npz").write_bytes(b"not one")
+    new = tmp_path / "new"
+    args = ["operate", str(folder), "-o", str(new), "--json", "--subjects", "P0-P2", "--played"]
+    result = CliRunner().invoke(app, [*args, str(cells), "--early-s", "0.2"])
+    assert result.exit_code == 0, result.output
+    told = load(new).manifest.provenance["operating"]
+    assert (told["subjects"], told["decisions_of"]) == (["P0", "P1", "P2"], "nets of the same recipe")
+    assert told["live"] == {"settle_s": 0.5, "clear_s": 1.0, "early_s": 0.2}
+    assert {point.people for point in load(new).readout.operating} == {3}
+    alone = CliRunner().invoke(app, [*args[:-3], "--played", str(cells / "seed0_fold0")])
+    assert json.loads(alone.stdout)["subjects"] == ["P0", "P2"]
+    for wrong, said in ((["--data", str(tmp_path), *args[-1:], str(cells)], "either --data"),
+                        ([*args[-1:], str(tmp_path / "none")], "No played recordings")):  # fmt: skip
+        refused = CliRunner().invoke(app, [*args[:-3], *wrong])
+        assert refused.exit_code != 0
+        assert said in refused.output
+
+
+def test_what_another_recipe_said_is_refused(tmp_path: Path) -> None:
+    """Decisions at another pace, or among other classes, say nothing of this bundle."""
+    graph = toy_graph()
+    folder = write_bundle(tmp_path / "toy", toy_manifest(graph), graph)
+    good = as_toy(played(0))
+    for wrong in (replace(good, times=good.times * 2), replace(good, log_probs=good.log_probs[:, :2])):
+        (tmp_path / "cells").mkdir(exist_ok=True)
+        wrong.save(tmp_path / "cells" / "000.npz")
+        with pytest.raises(RecordingError, match="cells of its own recipe"):
+            operate_played(folder, tmp_path / "cells", tmp_path / "new")
+
+
+def as_toy(one: Played) -> Played:
+    """The same at the toy bundle's pace, asking for its classes."""
+    names = {"rest": "rest", "left": "left_fist", "right": "right_fist"}
+    scale = TOY_HOP_S / HOP_S
+    markers = tuple(Marker(m.time * scale, names[m.label], m.duration * scale) for m in one.markers)
+    return replace(one, times=one.times * scale, markers=markers)
 
 
 def write_recordings(folder: Path) -> None:

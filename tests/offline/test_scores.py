@@ -36,6 +36,16 @@ def test_a_trial_is_answered_from_what_was_put_out_by_then() -> None:
     assert last.right[:2].tolist() == [True, True]
 
 
+def test_no_decision_before_or_behind_the_answer_takes_part() -> None:
+    """Of hops stamped in (from_s, at_s] all count and no other one; of a window the last one in it."""
+    cue = [Marker(4.0, "left_fist", 2.0)]
+    trial = answers([made(cue, {(4.5, 5.0): "left_fist"})], CLASSES, "rest", Trials(from_s=0.5, at_s=1.0))
+    assert trial.confidence.tolist() == pytest.approx([8 / 9])  # .8 and .1 among two classes
+    played = made(cue, {(5.4, 5.5): "left_fist"})
+    window = answers([played], CLASSES, "rest", Windows(from_s=0.5, window_s=1.0))
+    assert window.right.tolist() == [True]
+
+
 def test_what_is_not_valid_answers_no_trial() -> None:
     """A trial without a valid decision has no answer, which is wrong, and is counted."""
     played = made(CUES, SPOKEN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from offline.run_folder import WEIGHTS  # noqa: E402
 from offline.train.data import read_material  # noqa: E402
 from offline.train.fold import train_fold  # noqa: E402
 from offline.train.recipe import load, parse  # noqa: E402
-from offline.train.run import load_run  # noqa: E402
+from offline.train.run import load_model, load_run  # noqa: E402
 from offline.train.train import train  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
@@ -51,6 +52,15 @@ def test_a_resumed_training_is_the_uninterrupted_one(make_recipe: MakeRecipe, tm
     a = load_file(straight.output / WEIGHTS)
     b = load_file(broken.output / WEIGHTS)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_may_be_moved(tiny_run: Any, tmp_path: Path) -> None:
+    """Its weights are looked for where it lies, not where it was made."""
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_run.recipe.output, moved)
+    assert load_run(moved).recipe.output == moved
+    model = load_model(load_run(moved))
+    assert torch.equal(next(model.parameters()), next(load_model(tiny_run).parameters()))
 
 
 def test_a_run_reads_back(tiny_run: Any) -> None:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from engine.adapt import fit  # noqa: E402
 from offline.data.corpus import read  # noqa: E402
-from offline.data.trials import IGNORE, mirror, prepare, with_prior  # noqa: E402
+from offline.data.trials import IGNORE, mirror, population, prepare, with_prior  # noqa: E402
 from offline.objectives.imagery import Config, last, log_odds, loss  # noqa: E402
 from offline.train.augment import Augment, Augmenter  # noqa: E402
 from offline.train.batches import Plan  # noqa: E402
@@ -97,6 +97,23 @@ def test_mirroring_swaps_hemispheres_and_hands(prepared: list[Any]) -> None:
     assert ((hops2 == 2) == (hops == 1)).all()
     with pytest.raises(RecordingError, match="no counterpart"):
         mirror(("C3", "Cz"))
+
+
+def test_mirroring_stays_within_a_band() -> None:
+    """Behind a filterbank each band is mirrored by itself."""
+    bands = np.arange(6, dtype=np.float32).reshape(1, 6, 1)  # C3, Cz, C4 in one band, then in the next
+    only = Augmenter(Augment(mirror=1.0), ("C3", "Cz", "C4"), CLASSES)
+    flipped, _ = only(bands, np.zeros(1, dtype=np.int64), np.random.default_rng(0))
+    assert flipped.ravel().tolist() == [2, 1, 0, 5, 4, 3]
+
+
+def test_groups_have_priors_of_their_own() -> None:
+    """The prior of grouped channels is that of each group, and nothing between them."""
+    rng = np.random.default_rng(0)
+    covs = [np.cov(rng.standard_normal((4, 50))) for _ in range(5)]
+    prior = np.array(population(covs, groups=2))
+    np.testing.assert_array_equal(prior[:2, 2:], 0)
+    np.testing.assert_array_equal(prior[2:, 2:], np.array(population(cov[2:, 2:] for cov in covs)))
 
 
 def test_the_prior_is_the_populations_covariance(corpus_dir: Path) -> None:

@@ -1,0 +1,187 @@
+"""The stream that a calibration is made of: through the bundle, its latents kept, until there is enough."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.answers import Labelled, LatentLog, answer_of, labelled
+from engine.bundle import Bundle
+from engine.config import RunConfig
+from engine.cues import Cues, Show, Step, plan
+from engine.pipeline import Pipeline
+from engine.session import CHANGED, LOST, Session, drive, interruptible
+from engine.stepping import repair_for
+from engine.telemetry import Telemetry
+from streamer.acquire import Feed, feed
+from streamer.errors import ConfigError, StreamLost, StreamMismatch
+from streamer.sources.brainflow import Config as BrainFlow
+from streamer.sources.lsl import Config as Lsl
+from streamer.types import Decision, Marker
+
+LIVE_S = 60.0  # of labelled signal, where nobody says how much
+REST_MORE_S = 1.0  # behind a rest that nothing follows: it begins at the first hop
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a calibration is to be made of.
+
+    Attributes
+    ----------
+    seconds : float or None
+        Signal to listen to; None: all of a recording, `LIVE_S` of a live stream.
+    trials : int or None
+        Stop after so many labelled trials.
+    classes : tuple of str or None
+        Whose trials count; None: every class of the bundle that occurs.
+    rest_s : float
+        The first so many seconds are rest, which the latents are centred on.
+    cues : bool
+        Give the cues ourselves.
+    trial_s, pause_s : float
+        Of our own cues, s.
+    seed : int
+        Of the order of our own cues.
+    """
+
+    seconds: float | None = None
+    trials: int | None = None
+    classes: tuple[str, ...] | None = None
+    rest_s: float = 0.0
+    cues: bool = False
+    trial_s: float = 4.0
+    pause_s: float = 3.0
+    seed: int = 0
+
+
+class Hearing:
+    """The stream through the bundle, its latents kept, until there is enough of them.
+
+    Parameters
+    ----------
+    stack : ExitStack
+        Closes what is opened here.
+    """
+
+    lost = 0
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        config: RunConfig,
+        ask: Ask,
+        bundle: Bundle,
+        clock: Callable[[], float],
+        show: Show,
+    ) -> None:
+        assert bundle.readout.latent is not None
+        self.log = LatentLog(bundle.readout.latent)
+        self._ask, self._bundle, self._clock = ask, bundle, clock
+        backend = stack.enter_context(config.backend.open(bundle))
+        source = stack.enter_context(config.source.open())
+        # A stream that is replayed faster than time passes is for a clock that does so, too.
+        if ask.cues and not (source.live or isinstance(config.source, Lsl)):
+            raise ConfigError("--cues asks a person, and this source is a recording: leave one of them out.")
+        pipeline = Pipeline(bundle, backend, source.info, quality=config.quality, observe=self.log.observe)
+        self._feed: Feed = stack.enter_context(feed(source, repair=repair_for(config, pipeline)))
+        self._cues = Cues(_steps(ask, bundle), show) if ask.cues else None
+        telemetry = Telemetry(pipeline.hop_s)
+        self.session = Session(pipeline, self._feed, [self], telemetry, source.live, backend.name)
+        self._done = threading.Event()
+
+    def write(self, decision: Decision) -> None:
+        """Take one decision, and see whether there is enough."""
+        self.log.write(decision)
+        if self._cues is not None:
+            self._cues.look(self._clock())
+            if self._cues.over:
+                self._done.set()
+        elif self._ask.trials is not None and len(self._feed.markers()) >= self._ask.trials:
+            found = trials_of(self._bundle, self.log, self.markers(), self._ask)
+            if sum(found.trials.values()) >= self._ask.trials:
+                self._done.set()
+
+    def markers(self) -> Sequence[Marker]:
+        """Return what was asked for so far."""
+        return self._feed.markers() if self._cues is None else self._cues.markers
+
+    def listen(self, config: RunConfig, stop: threading.Event, say: Callable[[str], None]) -> None:
+        """Run until there is enough; `KeyboardInterrupt` when ``stop`` is set from outside."""
+        either = _Either(stop, self._done)
+        with interruptible(stop):
+            ended, why = drive(
+                self.session,
+                config,
+                stop=either,
+                seconds=_seconds(self._ask, config) if self.session.live else self._ask.seconds,
+                say=say,
+                clock=self._clock,
+                results="latents",
+            )
+        if stop.is_set():
+            raise KeyboardInterrupt
+        if ended in (LOST, CHANGED):
+            raise (StreamLost if ended == LOST else StreamMismatch)(f"{why} Nothing was written.")
+
+
+class _Either(threading.Event):
+    """Set when either of two is."""
+
+    def __init__(self, one: threading.Event, other: threading.Event) -> None:
+        super().__init__()
+        self._both = (one, other)
+
+    def is_set(self) -> bool:
+        """Whether one of them is set."""
+        return any(event.is_set() for event in self._both)
+
+
+def _seconds(ask: Ask, config: RunConfig) -> float | None:
+    """Return how long to listen to a live stream; None where something else ends it."""
+    if ask.seconds is not None or ask.cues:
+        return None if ask.cues else ask.seconds
+    if silent(config):
+        return ask.rest_s + REST_MORE_S
+    return None if ask.trials is not None else ask.rest_s + LIVE_S
+
+
+def silent(config: RunConfig) -> bool:
+    """Whether the source has nobody who could say what was done when."""
+    source = config.source
+    return isinstance(source, BrainFlow) or (isinstance(source, Lsl) and source.markers is None)
+
+
+def trials_of(bundle: Bundle, log: LatentLog, markers: Sequence[Marker], ask: Ask) -> Labelled:
+    """Return the labelled trials heard so far, after the rest and within the time that was asked for."""
+    times = log.times
+    begin = float(times[0]) if len(times) else 0.0
+    return labelled(
+        log,
+        [marker for marker in markers if marker.time >= begin + ask.rest_s],
+        bundle.readout.classes,
+        answer_of(bundle.manifest.provenance),
+        among=ask.classes,
+        before=np.inf if ask.seconds is None or ask.cues else begin + ask.seconds,
+        most=ask.trials if not ask.cues else None,
+    )
+
+
+def _steps(ask: Ask, bundle: Bundle) -> list[Step]:
+    """Return the plan of our own cues."""
+    readout = bundle.readout
+    seconds = LIVE_S if ask.seconds is None else ask.seconds
+    trials = max(1, int(seconds / (ask.trial_s + ask.pause_s))) if ask.trials is None else ask.trials
+    return plan(
+        ask.classes or readout.classes,
+        readout.idle,
+        trials=trials,
+        trial_s=ask.trial_s,
+        pause_s=ask.pause_s,
+        rest_s=ask.rest_s,
+        seed=ask.seed,
+    )

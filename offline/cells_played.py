@@ -1,0 +1,62 @@
+"""Reads what a benchmark kept of people whom its nets did not know: `read_played`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.bundle import Bundle
+from offline.benchmark.cells import ABOUT
+from offline.data.sources import select
+from offline.evaluate.played import Played
+from streamer.errors import RecordingError
+
+
+def read_played(folder: Path, bundle: Bundle, subjects: Sequence[str] | None = None) -> list[Played]:
+    """Return the played recordings of a benchmark's model, or of one of its cells.
+
+    Parameters
+    ----------
+    folder : Path
+        ``cells/MODEL`` of a benchmark, or a folder below it; folders that begin with a dot are not whole.
+    bundle : Bundle
+        That they must fit: in the number of classes, and in the time from one decision to the next.
+    subjects : sequence of str, optional
+        Only these, names or ranges.
+
+    Raises
+    ------
+    RecordingError
+        No such folder, nothing in it, somebody who is not there, a damaged file, or of another bundle's kind.
+    """
+    paths = [path for place in _places(folder) for path in sorted(place.glob("*.npz"))]
+    if not paths:
+        raise RecordingError(
+            f"No played recordings in {folder}: expected the cells of one model of a benchmark, such as "
+            "runs/benchmark_imagery/cells/ours."
+        )
+    played = [_fitting(path, bundle) for path in paths]
+    if subjects is None:
+        return played
+    kept = set(select(sorted({one.subject for one in played}), subjects, str(folder)))
+    return [one for one in played if one.subject in kept]
+
+
+def _places(folder: Path) -> list[Path]:
+    """Return the folder itself where it is a cell, else also those below it."""
+    if (folder / ABOUT).is_file() or not folder.is_dir():
+        return [folder]
+    below = [place for place in sorted(folder.iterdir()) if place.is_dir()]
+    return [folder, *(place for place in below if not place.name.startswith("."))]
+
+
+def _fitting(path: Path, bundle: Bundle) -> Played:
+    played = Played.load(path)
+    n_classes, hop_s = len(bundle.readout.classes), bundle.manifest.graph.hop / bundle.manifest.input.sfreq
+    if played.log_probs.shape[1] != n_classes or abs(played.hop_s - hop_s) > 1e-3 * hop_s:
+        raise RecordingError(
+            f"{path} holds decisions among {played.log_probs.shape[1]} classes every {played.hop_s:g} s; "
+            f"bundle {bundle.label} decides among {n_classes} every {hop_s:g} s. Take the cells "
+            "of its own recipe."
+        )
+    return played

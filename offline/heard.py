@@ -1,0 +1,114 @@
+"""What a bundle puts out before its decisions, hop by hop over a recording: latents and logits.
+
+One course through the pipeline serves any number of heads, each of which is another `Played`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.answers import LatentLog
+from engine.backends import Arrays, Backend
+from engine.bundle import Bundle
+from engine.framer import Frame
+from engine.head import Head
+from engine.pipeline import Pipeline
+from engine.refit import log_softmax
+from offline.evaluate.played import QUALITY, Played, chunks
+from offline.probe.tasks import Session
+from streamer.errors import BundleError
+from streamer.types import Marker
+
+CHUNK = 320  # samples: any other gives the same latents, and shorter ones take longer
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A recording's hops.
+
+    Attributes
+    ----------
+    subject, name : str
+        Whose recording, and which.
+    log, logits : LatentLog
+        The latents and the logits, with the same stamps.
+    markers : tuple of Marker
+    begin, end : float
+        Stamps of the first and the last sample, s.
+    duration_s : float
+    notes : tuple of str
+        As in `offline.evaluate.played.Played`.
+    """
+
+    subject: str
+    name: str
+    log: LatentLog
+    logits: LatentLog
+    markers: tuple[Marker, ...]
+    begin: float
+    end: float
+    duration_s: float
+    notes: tuple[str, ...]
+
+    def played(self, head: Head | None, temperature: float, since: float = -np.inf) -> Played:
+        """Return what a head says of the hops, no label put out.
+
+        Parameters
+        ----------
+        head : Head or None
+            None: the graph's own logits.
+        since : float
+            Markers before this stamp, s, are left out.
+        """
+        logits = self.logits.latents.astype(np.float64) if head is None else head.logits(self.log.latents)
+        times = self.log.times
+        return Played(
+            subject=self.subject,
+            name=self.name,
+            times=times,
+            log_probs=_known(logits / temperature),
+            valid=self.log.valid,
+            labels=np.full(len(times), -1),
+            markers=tuple(marker for marker in self.markers if marker.time >= since),
+            duration_s=self.duration_s,
+            notes=self.notes,
+        )
+
+
+def heard(bundle: Bundle, backend: Backend, session: Session) -> Heard:
+    """Run a recording through a fresh pipeline; `BundleError` where the bundle puts out no latent."""
+    readout, recording = bundle.readout, session.recording
+    if readout.latent is None:
+        raise BundleError(f"Bundle {bundle.label} puts out no latent: it has no head to refit.")
+    log, logits = LatentLog(readout.latent), LatentLog(readout.logits)
+
+    def observe(frame: Frame, outputs: Arrays) -> None:
+        log.observe(frame, outputs)
+        logits.observe(frame, outputs)
+
+    pipeline = Pipeline(bundle, backend, recording.info, quality=QUALITY, observe=observe)
+    for chunk in chunks(recording, CHUNK):
+        for decision in pipeline.process(chunk):
+            log.write(decision)
+            logits.write(decision)
+    begin, end = float(recording.times[0]), float(recording.times[-1])
+    return Heard(
+        subject=session.subject,
+        name=session.name,
+        log=log,
+        logits=logits,
+        markers=tuple(recording.markers),
+        begin=begin,
+        end=end,
+        duration_s=end + 1 / recording.info.sfreq,
+        notes=pipeline.notes,
+    )
+
+
+def _known(logits: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return log-probabilities, (n, n_classes); even ones where a logit is not finite."""
+    known = np.where(np.isfinite(logits).all(axis=1, keepdims=True), logits, 0.0)
+    return log_softmax(known).astype(np.float32)
