@@ -15,7 +15,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 BundleRef = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of a shipped one.")
 ]
-DataFolder = Annotated[Path, typer.Option(help="Folder of recordings: one sub-folder per subject.")]
+DataFolder = Annotated[Path, typer.Option(help="Folder of recordings.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SETTING=VALUE", help="Instead of the file's; may be repeated."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
 Subjects = Annotated[
     list[str] | None, typer.Option(help="Only these: a name or a range, S065-S080; may be repeated.")
 ]

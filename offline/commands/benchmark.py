@@ -9,15 +9,12 @@ import typer
 
 from engine.output import EXIT_INTERRUPTED, Output
 from offline.commands._bar import bar
-from offline.commands._shared import Json, need, quiet
+from offline.commands._shared import Changes, Json, need, quiet
 
 
 def benchmark(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML of the benchmark; see configs/.")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SETTING=VALUE", help="Instead of the file's; may be repeated."),
-    ] = None,
+    changes: Changes = None,
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="MODEL", help="Run only this model; may be repeated."),

@@ -52,13 +52,6 @@ def evaluate(
     labels: Annotated[
         list[str] | None, typer.Option(help="A marker's new name, OLD=NEW; may be repeated.")
     ] = None,
-    baselines: Annotated[
-        bool,
-        typer.Option("--baselines", help="Also train and score the classical baselines; needs --train-data."),
-    ] = False,
-    train_data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the recordings the bundle was trained on.")
-    ] = None,
     calibrate_s: Annotated[
         float | None,
         typer.Option(min=1, help="Also refit each person's head on their first s, and score the rest."),
@@ -74,15 +67,13 @@ def evaluate(
     """Score bundles on recordings through the live pipeline; those they were trained on are left out."""
     out = Output(json)
     with out.errors():
-        need("sklearn", *(["matplotlib"] if output else []), *(["pyriemann"] if baselines else []))
+        need("sklearn", *(["matplotlib"] if output else []))
         from engine.bundle import load
         from offline.evaluate.calibrating import Settings, evaluate_calibrated
         from offline.evaluate.recordings import Options
         from offline.evaluate.report import document, write
         from offline.evaluate.run import evaluate_all
 
-        if baselines and len(bundles) > 1:
-            raise ConfigError("--baselines goes with one bundle: `bcitrain benchmark` compares any number.")
         options = Options(
             folder=_given(subject=subject_pattern, hold=hold, uv_per_count=uv_per_count, holes=holes),
             protocol=_given(from_s=from_s, at_s=at_s, answer=answer, window_s=window_s),
@@ -102,8 +93,6 @@ def evaluate(
                     one["calibrated"] = evaluate_calibrated(
                         bundle, data, subjects, settings, options=options, keep=output, progress=progress
                     )
-        if baselines:
-            content["evaluations"][0]["baselines"] = _baselines(made[0], train_data)
         if output is not None:
             from offline.evaluate.plots import draw_all
 
@@ -130,17 +119,6 @@ def _renamed(pairs: list[str] | None, option: str) -> dict[str, str]:
     return names
 
 
-def _baselines(made: Any, train_data: Path | None) -> dict[str, Any]:
-    """Train and score the classical baselines on what the bundle was scored on."""
-    from offline.baselines import score_baselines
-    from offline.data.corpus import Corpus
-
-    scored = {(played.subject, played.name) for played in made.played}
-    corpus = Corpus(made.task.folder.path)
-    every = (one for subject in corpus.subjects for one in corpus.recordings(subject))
-    return score_baselines(made.bundle, train_data, [r for r in every if (r.subject, r.name) in scored])
-
-
 def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
     """Print the report for people: figures, subjects, curves, comparisons."""
     from offline.evaluate import report
@@ -150,11 +128,7 @@ def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
         out.result(row)
     for one in made:
         out.result({key: one[key] for key in ("protocol", "excluded", "skipped", "adapted") if one[key]})
-    rows = report.per_subject(made)
-    for name, figures in made[0].get("baselines", {}).items():
-        for row in rows:
-            row[name] = figures["per_subject"].get(row["subject"], {}).get("accuracy")
-    out.table("per subject", rows)
+    out.table("per subject", report.per_subject(made))
     if any(one["over_time"] for one in made):
         out.table("accuracy by time after the cue", report.over_time(made))
     for one in (one for one in made if one["idle"]):

@@ -9,17 +9,14 @@ import typer
 
 from engine.output import EXIT_INTERRUPTED, Output
 from offline.commands._bar import bar
-from offline.commands._shared import Json, need, quiet
+from offline.commands._shared import Changes, Json, Resume, need, quiet
 from streamer.errors import ConfigError
 
 
 def finetune(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML of the fine-tuning; see configs/.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SETTING=VALUE", help="Instead of the recipe's; may be repeated."),
-    ] = None,
+    resume: Resume = False,
+    changes: Changes = None,
     test: Annotated[
         list[str] | None,
         typer.Option(

@@ -9,16 +9,13 @@ from typing import Annotated
 import typer
 
 from engine.output import EXIT_INTERRUPTED, Output
-from offline.commands._shared import Json, need, quiet
+from offline.commands._shared import Changes, Json, Resume, need, quiet
 
 
 def pretrain(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML of the pretraining; see configs/.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SETTING=VALUE", help="Instead of the recipe's; may be repeated."),
-    ] = None,
+    resume: Resume = False,
+    changes: Changes = None,
     json: Json = False,
 ) -> None:
     """Pretrain a system on shards; on N processes: torchrun --nproc-per-node=N -m offline.cli pretrain."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import Json, need, quiet
+from offline.commands._shared import Json, Resume, need, quiet
 
 
 def train(
@@ -17,7 +17,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another value for a setting: optim.lr=0.001."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    resume: Resume = False,
     json: Json = False,
 ) -> None:
     """Train a model; its weights, scores and logs go to the recipe's output folder."""

@@ -40,16 +40,11 @@ def test_train_export_evaluate_print_one_document_each(
         tmp_path / "bundle",
         "--data",
         corpus_dir,
-        "--baselines",
-        "--train-data",
-        corpus_dir,
         "--json",
     )
     report = json.loads(out)
     assert code == 0
-    assert {"accuracy", "balanced_accuracy", "n_trials", "per_subject", "excluded", "baselines"} <= set(
-        report
-    )
+    assert {"accuracy", "balanced_accuracy", "n_trials", "per_subject", "excluded"} <= set(report)
 
 
 def test_evaluate_prints_a_table_for_people(tiny_bundle: Any, corpus_dir: Path) -> None:
