@@ -26,6 +26,7 @@ from streamer.errors import ConfigError
 
 SHOWN = {"name", "answer", "ours", "backbone_saw_test"}  # settings that change no answer
 APART = {"output", "card", "seed"}  # likewise, of a recipe; the seed is the benchmark's
+SIDES = ("train", "validate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ def identity(model: Trained | Finetuned | Classical, bench: Bench, fold: Fold, s
     kept = {key: value for key, value in raw.items() if key not in APART}
     if isinstance(model, Finetuned):
         kept["weights"] = _weights(model)
+    elif isinstance(kept.get("data"), dict):  # who learns and who validates is the fold's to say
+        kept["data"] = {key: value for key, value in kept["data"].items() if key not in SIDES}
     calibrate = bench.recipe.calibrate
     return told | {
         "recipe": digest(repr(kept)),
@@ -104,7 +107,7 @@ def _trained(
     from offline.train.fold import train_fold
 
     bundle = load(train_fold(model.recipe, model.set, fold.train, fold.validate, seed, folder))
-    _refuse_known(model.name, bundle, bench, fold, ("train", "validate"))
+    _refuse_known(model.name, bundle, bench, fold, SIDES)
     return bundle, ()
 
 
@@ -140,7 +143,7 @@ def _finetuned(
         export_decoder(recipe.output, partial)
         partial.rename(folder / "bundle")
     bundle = load(folder / "bundle")
-    _refuse_known(model.name, bundle, bench, fold, ("train", "validate"))
+    _refuse_known(model.name, bundle, bench, fold, SIDES)
     notes = [f"backbone pretrained on recordings of {len(known)} of {len(fold.test)} people tested"]
     return bundle, tuple(notes[: len(known)])
 

@@ -187,6 +187,13 @@ def test_a_trained_model_is_played_through_the_engine_and_its_seeds_also_answer_
     assert document["best_baseline"] == "mdm"
     assert [(one["first"], one["second"]) for one in document["differences"]] == [("net", "mdm")]
 
+    file.write_text("data: {train: [Q1], validate: [Q2]}\n")  # who learns is the fold's to say
+    assert benchmark(recipe)["rows"] == document["rows"]
+    assert len(asked) == 6
+    file.write_text("data: {idle_only: true}\n")
+    benchmark(recipe)
+    assert len(asked) == 12
+
 
 SPLIT = {"train": ["P0", "P1", "P2"], "validate": ["P3"], "test": ["P4"]}
 
