@@ -10,14 +10,13 @@ import numpy as np
 
 from offline.benchmark.cells import Answered
 from offline.benchmark.recipe import Model, Task
-from offline.evaluate.answers import Answers, answers
 from offline.evaluate.decide import decide
 from offline.evaluate.figures import rounded
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Trials, Windows
 from offline.evaluate.scores import Scores, score
 
-FIGURES = ("accuracy", "balanced_accuracy", "kappa", "macro_f1")
+FIGURES = ("accuracy", "balanced_accuracy", "kappa", "macro_f1", "auroc", "auc_pr")
 LIVE = ("hop_balanced_accuracy", "nmcc", "hits", "false_activations_per_min", "median_time_to_decision_s")
 Table = dict[str, Any]
 
@@ -36,8 +35,6 @@ class Row:
         What is ranked and compared: see `figure_of`.
     scores : tuple of Scores
         One per seed.
-    more : dict
-        Figures that `Scores` has not, lists with a value per seed.
     notes : tuple of str
     calibrated : dict or None
         The figure with the model's own head (``before``) and the refitted one (``after``), per person.
@@ -52,7 +49,6 @@ class Row:
     figure: str
     ours: bool
     scores: tuple[Scores, ...]
-    more: dict[str, list[float]]
     notes: tuple[str, ...]
     calibrated: Table | None
     seconds: float
@@ -83,7 +79,6 @@ class Row:
         worst = min(people, key=lambda name: people[name], default=None)
         idle = [one.idle for one in self.scores if one.idle is not None]
         figures = {name: _spread([getattr(one, name) for one in self.scores]) for name in FIGURES}
-        figures |= {name: _spread(values) for name, values in self.more.items()}
         return {
             "model": self.label,
             "ours": self.ours,
@@ -125,7 +120,6 @@ def row_of(task: Task, model: Model, by_seed: Sequence[Sequence[Answered]], *, t
     if together:
         played = [[_mean(same, task, by_seed[0][0]) for same in zip(*played, strict=True)]]
     scores = tuple(score(some, task.classes, task.idle, protocol, decision=decision) for some in played)
-    said = [answers(some, task.classes, task.idle, protocol) for some in played]
     every = [cell for cells in by_seed for cell in cells]
     return Row(
         name=model.name,
@@ -133,7 +127,6 @@ def row_of(task: Task, model: Model, by_seed: Sequence[Sequence[Answered]], *, t
         figure=figure_of(task),
         ours=model.ours,
         scores=scores,
-        more=_two_classes(said),
         notes=tuple(dict.fromkeys(note for cell in every for note in cell.notes)),
         calibrated=None if together else _calibrated(task, protocol, every),
         seconds=sum(cell.seconds for cell in every) / (1 if together else len(by_seed)),
@@ -161,18 +154,6 @@ def _mean(same: Sequence[Played], task: Task, cell: Answered) -> Played:
     valid = np.logical_and.reduce([one.valid for one in same])
     mean = replace(first, log_probs=logs.astype(np.float32), valid=valid)
     return replace(mean, labels=decide(mean, cell.decision, task.classes, task.idle))
-
-
-def _two_classes(said: Sequence[Answers]) -> dict[str, list[float]]:
-    """Return the areas under both curves of the second class, where there are two; per seed."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    if any(len(one.asked) != 2 or len(set(one.truth.tolist())) != 2 for one in said):
-        return {}
-    return {
-        "auroc": [float(roc_auc_score(one.truth, one.probabilities[:, 1])) for one in said],
-        "auc_pr": [float(average_precision_score(one.truth, one.probabilities[:, 1])) for one in said],
-    }
 
 
 def _calibrated(task: Task, protocol: Trials | Windows, cells: Sequence[Answered]) -> Table | None:

@@ -61,7 +61,7 @@ def _missing(names: Sequence[str]) -> list[str]:
 
 
 def _scores(rows: Sequence[Table], figure: str) -> list[Table]:
-    names = [name for name in SHOWN if any(name in row["figures"] for row in rows)]
+    names = [name for name in SHOWN if any(row["figures"][name]["mean"] is not None for row in rows)]
     return [
         {
             "model": f"**{row['model']}**" if row["ours"] else row["model"],

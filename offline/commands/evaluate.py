@@ -62,6 +62,9 @@ def evaluate(
     calibrate_rest: Annotated[
         float, typer.Option(min=0, help="Centre on the first s of each person, which are rest.")
     ] = 0.0,
+    windowed: Annotated[
+        bool, typer.Option("--windowed", help="Also answer from windows alone: streaming must say the same.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score bundles on recordings through the live pipeline; those they were trained on are left out."""
@@ -93,6 +96,11 @@ def evaluate(
                     one["calibrated"] = evaluate_calibrated(
                         bundle, data, subjects, settings, options=options, keep=output, progress=progress
                     )
+            if windowed:
+                from offline.evaluate.windowed import evaluate_windowed
+
+                for one, played in zip(content["evaluations"], made, strict=True):
+                    one["windowed"] = evaluate_windowed(played, subjects, progress=progress)
         if output is not None:
             from offline.evaluate.plots import draw_all
 
@@ -133,6 +141,8 @@ def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
         out.table("accuracy by time after the cue", report.over_time(made))
     for one in (one for one in made if one["idle"]):
         out.table(f"hits against false activations: {one['bundle']}", one["idle"]["curve"])
+    for one in (one for one in made if "windowed" in one):
+        out.result({"bundle": one["bundle"], "from windows alone": one["windowed"]})
     for one in (one for one in made if one.get("calibrated")):
         found = one["calibrated"]
         out.table(f"calibrated by {found['words']}: {one['bundle']}", report.calibrated(found))

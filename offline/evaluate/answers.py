@@ -102,15 +102,18 @@ def answer_at(
     Those of the mean log-probability of the valid decisions stamped in ``(cue + from_s, cue + at_s]``, or of
     the last one of them.  Until ``from_s`` it is the last decision alone.
     """
+    rows = answering(played, cue, protocol, at_s)
+    return _of_hops(played, rows, asked)
+
+
+def answering(played: Played, cue: Marker, protocol: Trials, at_s: float | None = None) -> Index:
+    """Return the hops that the answer so long after a cue is made of; none where none is valid."""
     at_s = protocol.at_s if at_s is None else at_s
     alone = protocol.answer == "last" or at_s <= protocol.from_s + ATOM_S
     first = cue.time + (0.0 if alone else protocol.from_s)
     start, stop = np.searchsorted(played.times, (first + ATOM_S, cue.time + at_s + ATOM_S))
-    rows = start + np.flatnonzero(played.valid[start:stop])
-    rows = rows[-1:] if alone else rows
-    if not len(rows):
-        return np.zeros(len(asked))
-    return _softmax(played.log_probs[np.ix_(rows, asked)].astype(np.float64).mean(axis=0))
+    rows: Index = start + np.flatnonzero(played.valid[start:stop])
+    return rows[-1:] if alone else rows
 
 
 def truth_of_hops(played: Played, classes: Sequence[str], settle_s: float) -> Index:
@@ -124,38 +127,46 @@ def truth_of_hops(played: Played, classes: Sequence[str], settle_s: float) -> In
     return truth
 
 
+def hops_of(
+    played: Played, classes: Sequence[str], asked: Sequence[int], protocol: Trials | Windows
+) -> Iterator[tuple[int, Index]]:
+    """Yield, answer by answer, what was asked for as a place in ``asked``, and the hops that say it."""
+    found = _of_trials if isinstance(protocol, Trials) else _of_windows
+    for cue in cues(played, classes, asked):
+        truth = asked.index(list(classes).index(cue.label))
+        yield from ((truth, hops) for hops in found(played, cue, protocol))  # type: ignore[arg-type]
+
+
 def _rows(
     played: Played, classes: Sequence[str], asked: Sequence[int], protocol: Trials | Windows
 ) -> Iterator[tuple[int, Floats]]:
     """Yield what was asked for, as a place in ``asked``, and the answer's probabilities."""
-    if isinstance(protocol, Trials):
-        return _of_trials(played, classes, asked, protocol)
-    return _of_windows(played, classes, asked, protocol)
+    for truth, hops in hops_of(played, classes, asked, protocol):
+        yield truth, _of_hops(played, hops, asked)
 
 
-def _of_trials(
-    played: Played, classes: Sequence[str], asked: Sequence[int], protocol: Trials
-) -> Iterator[tuple[int, Floats]]:
-    for cue in cues(played, classes, asked):
-        if lasts(played, cue, protocol.at_s):
-            truth = asked.index(list(classes).index(cue.label))
-            yield truth, answer_at(played, cue, asked, protocol)
+def _of_hops(played: Played, hops: Index, asked: Sequence[int]) -> Floats:
+    """Return the probabilities of the mean log-probability of these hops, (K,); zeros of none."""
+    if not len(hops):
+        return np.zeros(len(asked))
+    return _softmax(played.log_probs[hops][:, list(asked)].astype(np.float64).mean(axis=0))
 
 
-def _of_windows(
-    played: Played, classes: Sequence[str], asked: Sequence[int], protocol: Windows
-) -> Iterator[tuple[int, Floats]]:
+def _of_trials(played: Played, cue: Marker, protocol: Trials) -> Iterator[Index]:
+    if lasts(played, cue, protocol.at_s):
+        yield answering(played, cue, protocol)
+
+
+def _of_windows(played: Played, marker: Marker, protocol: Windows) -> Iterator[Index]:
     """Windows lie as `offline.probe.tasks.spans_of` lays them; one with a hole in it has too few hops."""
     needed = max(1, int(protocol.window_s / played.hop_s + ATOM_S) - 1) if played.hop_s else 1
-    for marker in cues(played, classes, asked):
-        truth = asked.index(list(classes).index(marker.label))
-        span = min(marker.duration, played.duration_s - marker.time) - protocol.from_s
-        for i in range(int(span / protocol.window_s + ATOM_S)):
-            start_s = marker.time + protocol.from_s + i * protocol.window_s
-            edges = (start_s + ATOM_S, start_s + protocol.window_s + ATOM_S)
-            start, stop = np.searchsorted(played.times, edges)
-            if stop - start >= needed:
-                yield truth, np.exp(played.log_probs[stop - 1, asked].astype(np.float64))
+    span = min(marker.duration, played.duration_s - marker.time) - protocol.from_s
+    for i in range(int(span / protocol.window_s + ATOM_S)):
+        start_s = marker.time + protocol.from_s + i * protocol.window_s
+        edges = (start_s + ATOM_S, start_s + protocol.window_s + ATOM_S)
+        start, stop = np.searchsorted(played.times, edges)
+        if stop - start >= needed:
+            yield np.arange(stop - 1, stop)
 
 
 def _n_cut(

@@ -12,13 +12,13 @@ from engine.bundle import Bundle, digest
 from engine.calibrate import refuse_rest
 from engine.head import source_head
 from offline.evaluate.calibrated import calibrated, row_of, summary
-from offline.evaluate.recordings import Options, Task, find_people, fits_protocol, openers, task_of
-from offline.evaluate.run import trained_on
+from offline.evaluate.recordings import Options, Task, find_people, task_of
+from offline.evaluate.run import scorable
 from offline.files import replacing
 from offline.probe.tasks import Session
 from offline.provenance import versions
 from streamer.components import Config
-from streamer.errors import RecordingError, StreamMismatch
+from streamer.errors import RecordingError
 
 KEPT = "calibrated"  # sub-folder of an evaluation's folder
 FORMAT = 1  # of what is kept: another one is made again
@@ -82,7 +82,7 @@ def evaluate_calibrated(
     with OnnxRuntime().open(bundle) as backend:
         for done, person in enumerate(people):
             progress(f"calibrating: {person.name}", done, len(people))
-            sessions = _sessions(bundle, task, person)
+            sessions = scorable(bundle, task, person)
             if not sessions:
                 skipped.append(person.name)
                 continue
@@ -105,21 +105,6 @@ def evaluate_calibrated(
         "skipped": skipped,
         **summary(scored),
     }
-
-
-def _sessions(bundle: Bundle, task: Task, person: Any) -> list[Session]:
-    """Return the recordings of a person that can be scored, in order."""
-    readout, known = bundle.readout, trained_on(bundle)
-    found = []
-    for _, read in openers(task, person):
-        try:
-            session = read()
-        except (RecordingError, StreamMismatch):
-            continue  # the evaluation beside this one says why
-        if session.fingerprint in known or fits_protocol(session, readout.classes, readout.idle, task):
-            continue
-        found.append(session)
-    return found
 
 
 def _kept_as(keep: Path, bundle: Bundle, task: Task, settings: Settings, sessions: Sequence[Session]) -> Path:

@@ -37,6 +37,27 @@ def agreement(truth: Index, said: Index) -> dict[str, float | None]:
     }
 
 
+def areas(truth: Index, probabilities: Floats) -> dict[str, float | None]:
+    """Return ``auroc`` and ``auc_pr`` of the second of two classes: how well it is ranked, at any bound.
+
+    None of more classes, or where one of the two does not occur.  ``auc_pr`` is average precision.
+
+    Parameters
+    ----------
+    truth : ndarray, shape (n,), int
+    probabilities : ndarray, shape (n, n_classes), float64
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if probabilities.shape[1] != 2 or len(np.unique(truth)) != 2:
+        return {"auroc": None, "auc_pr": None}
+    second = probabilities[:, 1]
+    return {
+        "auroc": rounded(roc_auc_score(truth, second)),
+        "auc_pr": rounded(average_precision_score(truth, second)),
+    }
+
+
 def normalised_mcc(truth: Index, said: Index) -> float | None:
     """Return (MCC + 1) / 2: 0.5 is what knowing nothing gives, whatever the classes' shares.
 

@@ -160,7 +160,7 @@ def play(
         subject=session.subject,
         name=session.name,
         times=np.array([one.time for one in made], dtype=np.float64),
-        log_probs=_log_softmax(np.array(log).reshape(-1, len(classes)) / pipeline.temperature),
+        log_probs=log_softmax(np.array(log).reshape(-1, len(classes)) / pipeline.temperature),
         valid=np.array([one.valid for one in made], dtype=bool),
         labels=np.array([places[one.label] for one in made], dtype=np.int64),
         markers=tuple(recording.markers),
@@ -184,7 +184,7 @@ def chunks(recording: Recording, size: int = CHUNK) -> Iterator[Chunk]:
             )
 
 
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return log-probabilities, (n, n_classes); even ones where a logit is not finite."""
     known = np.where(np.isfinite(logits).all(axis=1, keepdims=True), logits, 0.0)
     shifted = known - known.max(axis=1, keepdims=True)

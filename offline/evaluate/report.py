@@ -57,6 +57,7 @@ def markdown(content: Document) -> str:
         if one["idle"]:
             title = f"## Hits against false activations: {one['bundle']}"
             parts += [title, _table(one["idle"]["curve"])]
+    parts += [_windowed(one) for one in made if "windowed" in one]
     for one in (one for one in made if one.get("calibrated")):
         found = one["calibrated"]
         title = f"## Calibrated by {found['words']}: {one['bundle']}"
@@ -77,6 +78,7 @@ def summary(made: Sequence[Document]) -> list[Document]:
             "balanced": one["balanced_accuracy"],
             "kappa": one["kappa"],
             "macro-F1": one["macro_f1"],
+            "AUROC / AUC-PR": f"{_cell(one['auroc'])} / {_cell(one['auc_pr'])}",
             "mean ± SD over subjects": _mean_sd(one["subjects"]),
             "worst": one["subjects"]["worst"],
             "bits/min": one["subjects"]["itr_bits_per_min"]["mean"],
@@ -175,6 +177,15 @@ def _left_out(made: Sequence[Document]) -> list[str]:
             lines.append(f"{one['bundle']}: {len(one['excluded'])} recordings it was trained on left out.")
         lines += [f"{one['bundle']}: {where} not scored: {why}" for where, why in one["skipped"].items()]
     return ["## Left out", *lines] if lines else []
+
+
+def _windowed(one: Document) -> str:
+    found = one["windowed"]
+    return (
+        f"{one['bundle']}, each answer from its window alone instead of the stream: accuracy "
+        f"{found['windowed']:.4f} against {found['streamed']:.4f}, {found['differ']} of {found['n']} answers "
+        f"differ; largest difference of a probability {found['largest_difference']:.1e}."
+    )
 
 
 def _mean_sd(subjects: Document) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from engine.backends import Backend
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, digest
+from offline.data.sources import Subject
 from offline.evaluate.played import Played, play
 from offline.evaluate.recordings import Options, Task, find_people, fits_protocol, openers, task_of
 from offline.evaluate.scores import Scores, score
@@ -129,6 +130,21 @@ def trained_on(bundle: Bundle) -> set[str]:
     """Return the fingerprints of the recordings that had a part in the bundle's weights."""
     listed = bundle.manifest.provenance.get("fingerprints", {})
     return {str(one) for group in listed.values() for one in group}
+
+
+def scorable(bundle: Bundle, task: Task, person: Subject) -> list[Session]:
+    """Read the recordings of a person that an evaluation scores, in its order."""
+    readout, known = bundle.readout, trained_on(bundle)
+    found = []
+    for _, read in openers(task, person):
+        try:
+            session = read()
+        except (RecordingError, StreamMismatch):
+            continue  # the evaluation says why
+        if session.fingerprint in known or fits_protocol(session, readout.classes, readout.idle, task):
+            continue
+        found.append(session)
+    return found
 
 
 def kept_as(keep: Path, bundle: Bundle, task: Task, fingerprint: str) -> Path:

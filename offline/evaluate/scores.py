@@ -23,6 +23,7 @@ from offline.evaluate.figures import (
     Floats,
     Index,
     agreement,
+    areas,
     bits_per_minute,
     calibration_error,
     coverage_risk,
@@ -49,6 +50,8 @@ class Scores:
         Answers asked for; trials that a recording ends before the end of; asked for without a valid decision.
     accuracy, balanced_accuracy, kappa, macro_f1 : float
         Of all answers together; one that is missing is wrong.
+    auroc, auc_pr : float or None
+        Areas under both curves of the second class, where two may be answered.
     per_subject : dict
         By name: ``accuracy``, ``balanced_accuracy``, ``n``.
     subjects : dict
@@ -75,6 +78,8 @@ class Scores:
     balanced_accuracy: float | None
     kappa: float | None
     macro_f1: float | None
+    auroc: float | None
+    auc_pr: float | None
     per_subject: dict[str, Table]
     subjects: Table
     ece: Table
@@ -123,6 +128,7 @@ def score(
         balanced_accuracy=found["balanced_accuracy"],
         kappa=found["kappa"],
         macro_f1=found["macro_f1"],
+        **areas(said.truth, said.probabilities),
         per_subject=people,
         subjects=_over_subjects(people),
         ece={name: calibration_error(rows) for name, rows in tables.items()},

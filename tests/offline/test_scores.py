@@ -11,6 +11,7 @@ from offline.evaluate.answers import answers
 from offline.evaluate.compare import holm, paired, wilcoxon
 from offline.evaluate.figures import (
     agreement,
+    areas,
     bits_per_minute,
     calibration_error,
     coverage_risk,
@@ -135,3 +136,13 @@ def test_comparisons_are_corrected_for_their_number() -> None:
     found = paired(np.array([0.8, 0.7, 0.9]), np.array([0.7, 0.6, 0.8]))
     assert (found["difference"], found["interval"]) == (0.1, (0.1, 0.1))
     assert (found["better"], found["worse"], found["wilcoxon_p"]) == (3, 0, 0.25)
+
+
+def test_areas_rank_the_second_of_two_classes() -> None:
+    """Every answer of the second class above every other one is 1; of three classes there is none."""
+    truth = np.array([0, 0, 1, 1])
+    perfect = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.1, 0.9]])
+    assert areas(truth, perfect) == {"auroc": 1.0, "auc_pr": 1.0}
+    assert areas(truth, perfect[::-1])["auroc"] == 0.0
+    assert areas(truth, np.full((4, 3), 1 / 3)) == areas(truth[:2], perfect[:2])
+    assert score([made(CUES, SPOKEN)], CLASSES, "rest", Trials()).auroc == 1.0
