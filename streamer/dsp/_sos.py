@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -50,7 +49,7 @@ class SosStep:
         if self._state is None:
             self._state = self._rest * x[:, :1, None]
         self._loop(self.sos, x, self._state)
-        return replace(chunk, data=x.T.astype(np.float32, order="C"))
+        return chunk.carrying(x.T.astype(np.float32, order="C"))
 
     def reset(self) -> None:
         """Forget the state; the next sample is the first one."""

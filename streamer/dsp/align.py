@@ -107,8 +107,8 @@ class Groups:
     def __call__(self, chunk: Chunk) -> Chunk:
         """Return the chunk, each group whitened."""
         groups = zip(self._parts, self._columns, strict=True)
-        done = [part(replace(chunk, data=chunk.data[:, columns])).data for part, columns in groups]
-        return replace(chunk, data=np.concatenate(done, axis=1))
+        done = [part(chunk.carrying(chunk.data[:, columns])).data for part, columns in groups]
+        return chunk.carrying(np.concatenate(done, axis=1))
 
     def reset(self) -> None:
         """Go back to the prior."""
@@ -158,7 +158,7 @@ class Align:
             out[start:stop] = self._whiten(x[start:stop], chunk.valid[start:stop])
             self._collect(x[start:stop], chunk.valid[start:stop])
             start = stop
-        return replace(chunk, data=out)
+        return chunk.carrying(out)
 
     def _whiten(self, x: Matrix, valid: NDArray[np.bool_]) -> Matrix:
         if self.whitening is None:

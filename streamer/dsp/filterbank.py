@@ -56,7 +56,7 @@ class Filterbank:
 
     def __call__(self, chunk: Chunk) -> Chunk:
         """Return the chunk with ``n_bands * n_chans`` columns."""
-        return replace(chunk, data=np.concatenate([each(chunk).data for each in self._filters], axis=1))
+        return chunk.carrying(np.concatenate([each(chunk).data for each in self._filters], axis=1))
 
     def reset(self) -> None:
         """Forget the state of every filter."""

@@ -100,7 +100,7 @@ class Montage:
         if self.interpolated:
             x = np.take(chunk.data, self._sources, axis=1).astype(np.float64)
             data[:, self._missing] = rows_times(x, self._splines)
-        return replace(chunk, data=data)
+        return chunk.carrying(data)
 
     def reset(self) -> None:
         """Nothing to forget."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -99,19 +98,22 @@ class Quality:
     def __call__(self, chunk: Chunk) -> Chunk:
         """Return the chunk with finite samples, its rows judged."""
         wrong = ~np.isfinite(chunk.data)
-        data = self._fill(chunk.data, wrong) if wrong.any() else chunk.data
+        n_wrong = np.count_nonzero(wrong)
+        data = self._fill(chunk.data, wrong) if n_wrong else chunk.data
         if len(data):
             self._last = data[-1]
-        too_bad = np.empty(len(data), dtype=bool)
+        too_bad = np.zeros(len(data), dtype=bool)
         start = 0
         while start < len(data):
             stop = min(len(data), start + self._n_update - self._seen % self._n_update)
-            too_bad[start:stop] = (wrong[start:stop] | self._is_dead).sum(axis=1) > self._max_bad
+            if n_wrong or self.bad:  # 15 us that a good signal need not take
+                too_bad[start:stop] = (wrong[start:stop] | self._is_dead).sum(axis=1) > self._max_bad
             self._watch(data[start:stop], wrong[start:stop])
             start = stop
-        self.counts[NON_FINITE] += int(wrong.sum())
-        self.counts["rows"] += int(too_bad.sum())
-        return replace(chunk, data=data, valid=chunk.valid & ~too_bad)
+        n_bad = np.count_nonzero(too_bad)
+        self.counts[NON_FINITE] += int(n_wrong)
+        self.counts["rows"] += int(n_bad)
+        return chunk.carrying(data, chunk.valid & ~too_bad if n_bad else None)
 
     def _fill(self, data: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Repeat the last finite value of each channel; 0 before there is one."""
@@ -121,11 +123,14 @@ class Quality:
         return np.take_along_axis(rows, latest, axis=0)
 
     def _watch(self, data: NDArray[np.float32], wrong: NDArray[np.bool_]) -> None:
-        slots = np.arange(self._seen, self._seen + len(data)) % self._n_window
-        # A chunk longer than the window leaves only its end.
-        self._window[slots[-self._n_window :]] = data[-self._n_window :]
-        self._wrong[slots[-self._n_window :]] = wrong[-self._n_window :]
-        self._seen += len(data)
+        size, n = self._n_window, len(data)
+        kept = min(n, size)  # a chunk longer than the window leaves only its end
+        first = (self._seen + n - kept) % size
+        head = min(kept, size - first)
+        for ring, rows in ((self._window, data[n - kept :]), (self._wrong, wrong[n - kept :])):
+            ring[first : first + head] = rows[:head]
+            ring[: kept - head] = rows[head:]
+        self._seen += n
         if self._seen % self._n_update == 0 and self._seen >= self._n_window:
             order = np.arange(self._seen, self._seen + self._n_window) % self._n_window  # oldest first
             self._decide(self._judge(self._window[order], self._wrong[order]))

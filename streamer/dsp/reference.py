@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -58,7 +57,7 @@ class Reference:
         # The mean runs along contiguous rows: row by row the same sum, however many rows there are.
         mean = np.take(x, self._reference, axis=1).mean(axis=1)
         x[:, self._eeg] -= mean[:, None]
-        return replace(chunk, data=x.astype(np.float32))
+        return chunk.carrying(x.astype(np.float32))
 
     def reset(self) -> None:
         """Nothing to forget."""

@@ -144,7 +144,9 @@ class Resample:
 
     def _judge(self, valid: NDArray[np.bool_], newest: Index, phase: Index) -> NDArray[np.bool_]:
         """Return which output rows have only valid inputs under the central taps."""
-        bad = np.cumsum(np.r_[0, ~valid])
+        if np.count_nonzero(valid) == len(valid):
+            return np.ones(len(newest), dtype=bool)
+        bad = np.cumsum(np.concatenate([[False], ~valid]))
         now = newest + self._reach  # number of rows up to and with the newest input
         latest = -((phase - self._core[0]) // self._up)  # inputs ago, rounded up
         earliest = (self._core[1] - phase) // self._up

@@ -56,7 +56,7 @@ class Scale:
 
     def __call__(self, chunk: Chunk) -> Chunk:
         """Return the chunk in the new unit."""
-        return replace(chunk, data=(chunk.data * self.gain).astype(np.float32))
+        return chunk.carrying((chunk.data * self.gain).astype(np.float32))
 
     def reset(self) -> None:
         """Nothing to forget."""
