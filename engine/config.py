@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeInt, ValidationError
 
 from engine.backends import BackendConfig
 from engine.backends.onnxruntime import Config as OnnxRuntime
@@ -51,6 +51,10 @@ class SessionConfig(Config):
         sample, which is counted and resets the model.
     stall_s, give_up_s : float
         After so many seconds without a sample say so; after so many more end the session.
+    realtime : bool
+        Run before every ordinary process; Linux, where the system allows it.
+    cores : tuple of int or None
+        Run on these processor cores alone; Linux.
     """
 
     name: Annotated[str, Field(min_length=1)] = "bcistream"
@@ -59,6 +63,8 @@ class SessionConfig(Config):
     late: Literal["catch_up", "skip"] = "catch_up"
     stall_s: Annotated[float, Field(gt=0)] = 2.0
     give_up_s: Annotated[float, Field(gt=0)] = 30.0
+    realtime: bool = False
+    cores: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
 
 
 class SignalConfig(SessionConfig):

@@ -19,6 +19,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from engine.config import SessionConfig
 from engine.pipeline import Receiver, run
+from engine.priority import prioritised
 from engine.stepping import Stepping
 from engine.telemetry import Timing
 from engine.watch import Watch
@@ -106,7 +107,7 @@ def drive(
     done = _Deadline(stop, seconds, session)
     watch = Watch(session.feed, session.pipeline, say, results)
     patient = not session.live  # a pause in a file is no stall
-    with _low_latency():
+    with _low_latency(), prioritised(config.realtime, config.cores, say):
         try:
             run(
                 session.feed,
