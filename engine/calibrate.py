@@ -25,6 +25,9 @@ from streamer.sources.brainflow import Config as BrainFlow
 KEPT = "the bundle's own head was kept"
 REFITTED = "the head was refitted"
 CENTRED = "the head was centred on the rest"
+SLACK_S = (
+    1e-3  # what stamps may be off by: on a clock that has run for days a hop at 6 s lies at 6.0000000001
+)
 
 
 def calibrate(
@@ -122,7 +125,7 @@ def centred(source: SourceHead, log: LatentLog, rest_s: float) -> tuple[SourceHe
         return source, 0.0
     assert source.centred is not None
     times, valid = log.times, log.valid
-    resting = valid & (times <= times[0] + rest_s) if len(times) else valid
+    resting = valid & (times <= times[0] + rest_s + SLACK_S) if len(times) else valid
     if not resting.any():
         raise ConfigError(
             f"No valid signal in the {rest_s:g} s of rest: it must be longer than the model's warm-up, and "

@@ -1,4 +1,9 @@
-"""A source made clean and handed over: in the caller's thread for files, through a ring for devices."""
+"""A source made clean and handed over: in the caller's thread, or through a ring by a thread of its own.
+
+What a device sends is kept by liblsl or BrainFlow, in threads and buffers of their own, until somebody reads:
+a third thread in between loses nothing less and costs the hand-over.  From push to a filtered chunk, 64
+channels at 1 kHz, p50 is 0.60 ms without it and 0.78 ms with it, where a bare pylsl loop has 0.64 ms.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +62,14 @@ def feed(
     late: Late = "catch_up",
     max_backlog_s: float = MAX_BACKLOG_S,
 ) -> Feed:
-    """Return the feed that suits the source: threaded where samples are lost unless read, else direct."""
-    if source.live:
+    """Return the feed that suits: direct, but for a device of which a backlog is to be skipped."""
+    if source.live and late == "skip":
         return ThreadedFeed(source, clock, repair, buffer_s=buffer_s, late=late, max_backlog_s=max_backlog_s)
     return DirectFeed(source, clock, repair)
 
 
 class DirectFeed:
-    """Reads in the caller's thread: the same chunks in the same order each time.
+    """Reads in the caller's thread; of a file the same chunks in the same order each time.
 
     Parameters
     ----------
@@ -73,8 +78,6 @@ class DirectFeed:
     clock, repair : Clock, Repair, optional
         Default: fresh ones for the source.
     """
-
-    live = False
 
     def __init__(self, source: Source, clock: Clock | None = None, repair: Repair | None = None) -> None:
         self.info = source.info
@@ -118,7 +121,7 @@ class DirectFeed:
 
 
 class ThreadedFeed:
-    """Reads in a thread of its own, which never computes; hands over through a ring.
+    """Reads in a thread of its own, which never computes; hands over through a ring, which can be skipped.
 
     The reader wakes through a condition, within a scheduler tick of the sample's arrival.  A process with
     another busy Python thread should lower ``sys.setswitchinterval`` to 5e-4: at the default, each wake-up
@@ -140,8 +143,6 @@ class ThreadedFeed:
     max_backlog_s : float
         For "skip".
     """
-
-    live = True
 
     def __init__(
         self,

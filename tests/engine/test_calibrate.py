@@ -6,6 +6,8 @@ import json
 import threading
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from toy_head import LATENTS, source, write_headed
 from typer.testing import CliRunner
 
 from engine.answers import Answer, LatentLog, answer_of, labelled
-from engine.calibrate import calibrate, told
+from engine.calibrate import calibrate, centred, told
 from engine.calibrate_stream import Ask
 from engine.calibration import read
 from engine.cli import app
@@ -202,6 +204,17 @@ def test_a_stretch_of_rest_centres(tmp_path: Path) -> None:
     assert alone.head is not None
     np.testing.assert_array_equal(alone.head.weight, 2 * np.eye(LATENTS))
     assert calibrate(config(folder), Ask(rest_s=7.0)).old is not None
+
+
+@pytest.mark.parametrize("begin", [0.0, 1e3 + 0.1, 1e6 + 0.1, 3e7 + 0.3])
+def test_the_rest_ends_where_it_does_on_any_clock(begin: float) -> None:
+    """The hop at its very end belongs to it, however large the stamps are and whatever they round to."""
+    times = begin + np.arange(20) * 0.1
+    latents = np.arange(20, dtype=np.float32)[:, None] * np.ones(LATENTS, dtype=np.float32)
+    log: Any = SimpleNamespace(times=times, valid=np.ones(20, dtype=bool), latents=latents)
+    base, seconds = centred(source(centred=True), log, 0.7)
+    assert seconds == pytest.approx(0.8)
+    np.testing.assert_allclose(base.head.bias, -2 * 3.5)
 
 
 @pytest.mark.usefixtures("lsl_session")

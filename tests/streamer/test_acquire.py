@@ -175,15 +175,15 @@ def test_a_reader_is_not_kept_longer_than_it_asked() -> None:
 
 
 def test_feed_chooses_by_what_the_source_is() -> None:
-    """A live source gets a thread, a file does not; clock and repair are used as given."""
+    """Only a backlog that is to be skipped takes a thread; clock and repair are used as given."""
     repair = Repair(info(), max_gap_s=0.0)
     whole = record(100)
     script = [part(whole, 0, 50), part(whole, 51, 100)]
     with (
-        feed(ScriptedSource(script), Clock(250.0), repair) as threaded,
-        feed(ScriptedSource(script, live=False)) as direct,
+        feed(ScriptedSource(script), Clock(250.0), repair, late="skip") as threaded,
+        feed(ScriptedSource(script, live=False), late="skip") as direct,
+        feed(ScriptedSource(script)) as live,
     ):
-        assert (type(threaded), threaded.live) == (ThreadedFeed, True)
-        assert (type(direct), direct.live) == (DirectFeed, False)
+        assert [type(one) for one in (threaded, direct, live)] == [ThreadedFeed, DirectFeed, DirectFeed]
         assert [c.discontinuity for c in read_all(threaded)] == [False, True]
         assert len(indices(read_all(direct))) == 100
