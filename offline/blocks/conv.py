@@ -127,9 +127,9 @@ class ResidualConv(nn.Module):
 
     stride = 1
 
-    def __init__(self, dim: int, kernel: int, dilation: int, dropout: float) -> None:
+    def __init__(self, dim: int, kernel: int, dilation: int, dropout: float, groups: int = 1) -> None:
         super().__init__()
-        self.conv = CausalConv1d(dim, dim, kernel, dilation=dilation, bias=False)
+        self.conv = CausalConv1d(dim, dim, kernel, dilation=dilation, groups=groups, bias=False)
         self.norm = nn.BatchNorm1d(dim)
         self.dropout = nn.Dropout(dropout)
 
