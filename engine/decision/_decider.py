@@ -5,9 +5,14 @@ decision, says for which class enough speaks: it must say so for ``dwell_s`` bef
 label, the label is held while the rule lets it (hysteresis), and after that nothing is decided for
 ``refractory_s``.  Nothing is decided while the model warms up or the signal is bad, and what a bad signal
 said is forgotten.
+
+It is computed with plain numbers: for a handful of classes NumPy takes several times as long.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +48,7 @@ class Decider:
     ) -> None:
         self.config = config
         self.classes = classes
-        self._even = np.full(len(classes), 1 / len(classes))
+        self._even = [1 / len(classes)] * len(classes)
         active = np.array([name != idle for name in classes])
         self._rule = config.rule(active, None if idle is None else classes.index(idle), hop_s)
         self._temperature = temperature
@@ -69,22 +74,24 @@ class Decider:
         frame : Frame
             What the logits were computed from.
         """
-        finite = bool(np.isfinite(logits).all())
-        valid = finite and frame.warm and frame.invalid <= self.config.max_invalid
+        values: list[float] = logits.tolist()
+        valid = frame.warm and frame.invalid <= self.config.max_invalid and all(map(math.isfinite, values))
         self._quiet = max(0, self._quiet - 1)
         if valid:
-            self._see(logits.astype(np.float64) / self._temperature)
+            self._see([value / self._temperature for value in values])
             self._update()
         else:
             self._drop()
             self._forget()  # what bad signal said must not colour what good signal says
         label = None if self._label is None else self.classes[self._label]
-        probabilities = tuple(self._smooth.tolist())
-        return Decision(frame.index, frame.time, probabilities, label, self._rule.confidence, valid)
+        return Decision(frame.index, frame.time, tuple(self._smooth), label, self._rule.confidence, valid)
 
-    def _see(self, logits: NDArray[np.float64]) -> None:
-        now = softmax(logits)
-        self._smooth = now if self._fresh else self._keep * self._smooth + (1 - self._keep) * now
+    def _see(self, logits: Sequence[float]) -> None:
+        now, keep = softmax(logits), self._keep
+        if self._fresh:
+            self._smooth = now
+        else:
+            self._smooth = [keep * old + (1 - keep) * new for old, new in zip(self._smooth, now, strict=True)]
         self._fresh = False
         self._rule.see(logits, self._smooth)
 
@@ -109,13 +116,14 @@ class Decider:
         self._label, self._candidate, self._count = None, None, 0
 
     def _forget(self) -> None:
-        self._smooth = self._even.copy()
+        self._smooth = self._even
         self._fresh = True
         self._rule.reset()
 
 
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities; shape (n_classes,)."""
-    weights = np.exp(logits - logits.max())
-    result: NDArray[np.float64] = weights / weights.sum()
-    return result
+def softmax(logits: Sequence[float]) -> list[float]:
+    """Return probabilities."""
+    most = max(logits)
+    weights = [math.exp(logit - most) for logit in logits]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]

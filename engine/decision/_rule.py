@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -71,14 +72,14 @@ class Rule(ABC):
     """Says, hop by hop, for which class enough speaks; owns the state that this takes."""
 
     @abstractmethod
-    def see(self, logits: NDArray[np.float64], smooth: NDArray[np.float64]) -> None:
+    def see(self, logits: Sequence[float], smooth: Sequence[float]) -> None:
         """Take in one good hop.
 
         Parameters
         ----------
-        logits : ndarray, shape (n_classes,), float64
-            Over the temperature.
-        smooth : ndarray, shape (n_classes,), float64
+        logits : sequence of float
+            One per class, over the temperature.
+        smooth : sequence of float
             Smoothed probabilities.
         """
 

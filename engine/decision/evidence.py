@@ -16,6 +16,7 @@ then the evidence that a class is the right one, not that there is one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -109,23 +110,30 @@ class Evidence(Rule):
     Attributes
     ----------
     evidence : list of float, nats
-        One per class that may become the label.  Plain numbers: for so few NumPy takes ten times as long.
+        One per class that may become the label.
     """
 
     def __init__(self, config: Config, active: NDArray[np.bool_], idle: int | None, hop_s: float) -> None:
-        self._config, self._places, self._idle = config, np.flatnonzero(active), idle
+        self._config, self._idle = config, idle
+        self._places: list[int] = np.flatnonzero(active).tolist()
         self._keep, self._weight = config.weights(hop_s)
         self._prior = config.prior_log_odds(len(self._places)) if idle is not None else 0.0
         self.reset()
 
-    def see(self, logits: NDArray[np.float64], _smooth: NDArray[np.float64]) -> None:
+    def see(self, logits: Sequence[float], _smooth: Sequence[float]) -> None:
         """Take in one good hop."""
         clip, ceiling = self._config.clip, self._config.ceiling
-        ratios = log_odds(logits, self._places, self._idle).tolist()
-        for place, ratio in enumerate(ratios):
+        for i, place in enumerate(self._places):
+            ratio = logits[place] - self._rival(logits, place)
             clipped = min(max(ratio - self._prior, -clip), clip)
-            grown = self._keep * self.evidence[place] + self._weight * clipped
-            self.evidence[place] = min(max(grown, 0.0), ceiling)
+            grown = self._keep * self.evidence[i] + self._weight * clipped
+            self.evidence[i] = min(max(grown, 0.0), ceiling)
+
+    def _rival(self, logits: Sequence[float], place: int) -> float:
+        """Return what speaks against a class: idle or, without one, its best rival; as `log_odds`."""
+        if self._idle is not None:
+            return logits[self._idle]
+        return max(logit for other, logit in enumerate(logits) if other != place)
 
     def ready(self) -> int | None:
         """Return the class whose evidence passes the bound and leads by the margin."""
@@ -135,11 +143,11 @@ class Evidence(Rule):
         best = self.evidence.index(most)
         others = self.evidence[:best] + self.evidence[best + 1 :]
         leads = not others or most - max(others) >= self._config.margin
-        return int(self._places[best]) if leads else None
+        return self._places[best] if leads else None
 
     def holds(self, label: int) -> bool:
         """Say whether the evidence for the label is still above ``release``, and there is any."""
-        found = self.evidence[int(np.searchsorted(self._places, label))]
+        found = self.evidence[self._places.index(label)]
         return found > 0 and found >= self._config.release
 
     @property

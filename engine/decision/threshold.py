@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -50,27 +51,28 @@ class Threshold(Rule):
     """Enough speaks for the most probable class when it is above the threshold."""
 
     def __init__(self, config: Config, active: NDArray[np.bool_]) -> None:
-        self._config, self._active = config, active
+        self._config, self._active = config, active.tolist()
+        self._smooth: Sequence[float] = ()
         self.reset()
 
-    def see(self, _logits: NDArray[np.float64], smooth: NDArray[np.float64]) -> None:
+    def see(self, _logits: Sequence[float], smooth: Sequence[float]) -> None:
         """Take in one good hop."""
         self._smooth = smooth
 
     def ready(self) -> int | None:
         """Return the most probable class where it may be the label and is above the threshold."""
-        best = int(np.argmax(self._smooth))
+        best = self._smooth.index(max(self._smooth))
         return best if self._active[best] and self._smooth[best] >= self._config.threshold else None
 
     def holds(self, label: int) -> bool:
         """Say whether the label is still above ``release``."""
-        return bool(self._smooth[label] >= self._config.release)
+        return self._smooth[label] >= self._config.release
 
     @property
     def confidence(self) -> float:
         """Probability of the most likely class."""
-        return float(self._smooth.max())
+        return max(self._smooth)
 
     def reset(self) -> None:
         """Forget everything that was seen: all classes are alike."""
-        self._smooth = np.full(len(self._active), 1 / len(self._active))
+        self._smooth = [1 / len(self._active)] * len(self._active)
