@@ -89,7 +89,7 @@ TRANSPORT = System(
     OURS,
     "transport",
     packages=("bcistream",),
-    how="LslSource, Clock, Repair and Ring behind a thread, then bandpass and notch; no model",
+    how="as `bcistream run` does: LslSource, Clock, Repair, bandpass, notch; but no model",
 )
 
 

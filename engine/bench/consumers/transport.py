@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from engine.bench.consumers._windows import SILENT_S, Windows
 from engine.bench.job import NOTCH_HZ, NOTCH_Q, ORDER, WINDOW_S
 from engine.bench.meter import Meter, Told
+from engine.pipeline import POLL_S
 from engine.session import low_latency
 from streamer.acquire import feed
 from streamer.chain import Chain
@@ -27,7 +30,12 @@ def consume(meter: Meter) -> Told:
         windows = Windows(meter)
         with low_latency():
             meter.ready()
-            while windows.missing > 0 and (chunk := samples.read(SILENT_S)) is not None:
+            heard = time.monotonic()
+            while windows.missing > 0 and time.monotonic() - heard < SILENT_S:
+                chunk = samples.read(POLL_S)
+                if chunk is None:  # nothing came, or nothing that the clock is sure of
+                    continue
+                heard = time.monotonic()
                 if chunk.discontinuity:
                     chain.reset()
                 windows.add(chain(chunk).data)
