@@ -87,6 +87,8 @@ class Comparison:
         """Compare values; samples that were lost leave nothing to compare, and no latency either."""
         name = one.system.name
         if turn.told.lost:
+            if name not in self.values:
+                self._say(f"  values   {name}: not compared, {turn.told.lost} samples were lost")
             self.values.setdefault(name, None)
             return
         apart = difference(turn, one.right)

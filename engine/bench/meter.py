@@ -38,7 +38,7 @@ class Told:
     cpu_s, wall_s : float
         Between the first and the last answer counted.
     rss_mb : tuple of float or None
-        Memory at the first and at the last answer counted; None where the system does not tell.
+        Memory at the first answer counted and before the last ones; None where the system does not tell.
     extra : mapping
         What only this consumer has to tell.
     """
@@ -91,6 +91,7 @@ class Meter:
         self._ready_s = self._first_s = np.nan
         self._begin = self._end = (0.0, 0.0)
         self._rss: float | None = None
+        self._rss_end: float | None = None
         self._nearly = job.samples - 2 * round(job.hop_s * job.stream.sfreq)
 
     def ready(self) -> None:
@@ -116,14 +117,17 @@ class Meter:
         self._ends[self._n], self._times[self._n] = end, now
         self._n += 1
         self._end = (self._cpu(), self._wall())
+        nearly_over = end > self._nearly
+        if nearly_over and self._rss_end is None:
+            self._rss_end = self._memory()  # before what is kept is counted as growth
+        if self._n == 1 or nearly_over:
+            self._kept.append((end, value.copy()))
         if self._n == 1:
             self._begin, self._rss = self._end, self._memory()
-        if self._n == 1 or end > self._nearly:
-            self._kept.append((end, value.copy()))
 
     def told(self, lost: int, **extra: Any) -> Told:
         """Return what was measured; ``lost`` samples did not come out."""
-        end = self._memory()
+        end = self._rss_end
         return Told(
             ends=self._ends[: self._n].copy(),
             times=self._times[: self._n].copy(),

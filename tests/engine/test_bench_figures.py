@@ -22,7 +22,7 @@ STREAM = JOB.stream
 
 
 def meter(job: Job = JOB, clock: Any = lambda: 0.0) -> Meter:
-    ticks = count()
+    ticks, looks = count(), count(1)
     return Meter(
         job,
         10.0,
@@ -30,7 +30,7 @@ def meter(job: Job = JOB, clock: Any = lambda: 0.0) -> Meter:
         clock=clock,
         cpu=lambda: 0.0,
         wall=lambda: next(ticks) / 2,
-        memory=lambda: 7.0,
+        memory=lambda: float(next(looks)),
     )
 
 
@@ -159,7 +159,7 @@ def test_the_meter_counts_after_settling() -> None:
     assert told.ready_s == -10.0
     assert told.first_s == -9.5
     assert told.wall_s == 19 * 0.5
-    assert told.rss_mb == (7.0, 7.0)
+    assert told.rss_mb == (1.0, 2.0)  # asked twice: what is kept at the end is not growth
     assert told.extra == {"why": "x"}
 
 

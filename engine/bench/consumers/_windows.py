@@ -44,7 +44,7 @@ class Windows:
     def _hand_on(self) -> None:
         self._due += self._hop
         if self.n >= self._size:
-            newest = (self.n - 1) % self._size + 1 + self._size
+            newest = self.n % self._size + self._size
             self._meter.answer(self.n, self._ring[newest - self._size : newest])
 
     @property
