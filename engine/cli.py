@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from engine.bench.command import bench
 from engine.output import Output
 from streamer.errors import ConfigError
 
@@ -37,6 +38,8 @@ Holes = Annotated[
         help="With --file, where it keeps the beginning of every epoch only: repeat fills the rest."
     ),
 ]
+
+app.command()(bench)
 
 
 def main() -> None:
@@ -241,21 +244,6 @@ def check(
     out = Output(json)
     with out.errors():
         out.result(look(read_any(config), file))
-
-
-@app.command()
-def bench(
-    seconds: Annotated[float, typer.Option(min=5.0, help="How long to measure.")] = 30.0,
-    sfreq: Annotated[float, typer.Option(min=128.0, help="Sampling rate of the stream, Hz.")] = 250.0,
-    bundle: Annotated[str, typer.Option(help="Folder or name of a bundle.")] = "motor-imagery",
-    json: Json = False,
-) -> None:
-    """Measure push to decision on this machine, beside a bare pylsl loop on the same stream."""
-    from engine.bench import bench as measure
-
-    out = Output(json)
-    with out.errors():
-        out.result(measure(seconds, sfreq, bundle, say=out.say))
 
 
 def from_file(

@@ -107,7 +107,7 @@ def drive(
     done = _Deadline(stop, seconds, session)
     watch = Watch(session.feed, session.pipeline, say, results)
     patient = not session.live  # a pause in a file is no stall
-    with _low_latency(), prioritised(config.realtime, config.cores, say):
+    with low_latency(), prioritised(config.realtime, config.cores, say):
         try:
             run(
                 session.feed,
@@ -198,7 +198,7 @@ def _lsl_clock() -> Callable[[], float]:
 
 
 @contextmanager
-def _low_latency() -> Iterator[None]:
+def low_latency() -> Iterator[None]:
     """Short thread switches, and nothing that exists now is ever scanned by the garbage collector again."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
