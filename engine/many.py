@@ -53,6 +53,8 @@ class Many:
     ----------
     pipelines : list of Pipeline
         To be looked at, not to be fed.
+    runner : Runner
+        The one that they share.
     steps : int
         Batched steps so far.
 
@@ -73,7 +75,7 @@ class Many:
         decision: DecisionSettings | None = None,
         calibrations: Sequence[Calibration | None] = (),
     ) -> None:
-        self._runner = Runner(backend)
+        self.runner = Runner(backend)
         heads = calibrations or [None] * len(infos)
         self._lanes = [
             _Lane(
@@ -85,13 +87,13 @@ class Many:
                     quality=quality,
                     decision=decision,
                     calibration=head,
-                    seat=Seat(self._runner, row),
+                    seat=Seat(self.runner, row),
                 ),
             )
             for row, (info, head) in enumerate(zip(infos, heads, strict=True))
         ]
         self.pipelines = [lane.pipeline for lane in self._lanes]
-        self._runner.warm_up()
+        self.runner.warm_up()
         self._patience = PATIENCE * self.pipelines[0].hop_s if patience_s is None else patience_s
         self._ready: list[_Lane] = []  # in the order that they became so
         self._missing = len(infos)  # awaited, and not ready
@@ -125,7 +127,7 @@ class Many:
 
     def _step(self, now: float) -> Iterator[tuple[int, Decision]]:
         ready, self._ready = self._ready, []
-        outputs = self._runner.step([lane.row for lane in self._lanes if lane.frame is None])
+        outputs = self.runner.step([lane.row for lane in self._lanes if lane.frame is None])
         self.steps += 1
         for lane in ready:
             assert lane.frame is not None
