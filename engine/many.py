@@ -106,6 +106,10 @@ class Many:
         if lane.frame is None:
             self._advance(lane, now)
 
+    def waits(self, stream: int) -> bool:
+        """Say whether a frame of this stream waits for its step: until then it needs no more samples."""
+        return self._lanes[stream].frame is not None
+
     def end(self, stream: int) -> None:
         """Wait for this stream no more; what it sent is still decided on."""
         lane = self._lanes[stream]

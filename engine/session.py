@@ -106,14 +106,14 @@ def drive(
     done = _Deadline(stop, seconds, session)
     watch = Watch(session.feed, session.pipeline, say, results)
     patient = not session.live  # a pause in a file is no stall
-    with _low_latency():
+    with low_latency():
         try:
             run(
                 session.feed,
                 session.pipeline,
                 session.receivers,
                 session.telemetry,
-                clock=clock or _lsl_clock(),
+                clock=clock or lsl_clock(),
                 stop=done,
                 stall_s=math.inf if patient else config.stall_s,
                 give_up_s=math.inf if patient else config.give_up_s,
@@ -189,7 +189,8 @@ class _Deadline:
         return self._stop.is_set() or self.over
 
 
-def _lsl_clock() -> Callable[[], float]:
+def lsl_clock() -> Callable[[], float]:
+    """Return the local LSL clock, s."""
     from pylsl import local_clock
 
     clock: Callable[[], float] = local_clock
@@ -197,7 +198,7 @@ def _lsl_clock() -> Callable[[], float]:
 
 
 @contextmanager
-def _low_latency() -> Iterator[None]:
+def low_latency() -> Iterator[None]:
     """Short thread switches, and nothing that exists now is ever scanned by the garbage collector again."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Arrays, Backend
 from engine.bundle import Bundle
-from engine.config import SignalConfig
+from engine.config import AcceptConfig
 from engine.framer import Frame, Framer
 from engine.runner import Runner
 from streamer.chain import Chain
@@ -138,7 +138,7 @@ def _warm(backend: Backend) -> Seat:
     return runner
 
 
-def repair_for(config: SignalConfig, pipeline: Stepping[T]) -> Repair:
+def repair_for(config: AcceptConfig, pipeline: Stepping[T]) -> Repair:
     """Return the repair for what the bundle uses: other electrodes may be as dead as they like."""
     max_bad = config.quality.max_bad if config.quality else 0.0
     return Repair(pipeline.info, config.max_gap_s, columns=pipeline.columns, max_bad=max_bad)
