@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from engine.bundle import Graph, State
 from engine.bundle import Tensor as TensorSpec
 from engine.manifest import FREE_DIMENSION, FREE_ROWS, MAX_CHANNELS, MAX_ROWS
+from offline.export_lower import lower
 from streamer.errors import BundleError
 
 OPSET = 20  # from 23 on torch writes Attention, which TensorRT does not build in float32
@@ -131,6 +132,7 @@ def _exported(model: Any, n_chans: int, free: tuple[str, int] | None) -> bytes:
     _strip(proto)
     if free:
         _check_free(proto, free[0])
+    lower(proto)
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString()
     return content
