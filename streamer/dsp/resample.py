@@ -144,6 +144,8 @@ class Resample:
 
     def _judge(self, valid: NDArray[np.bool_], newest: Index, phase: Index) -> NDArray[np.bool_]:
         """Return which output rows have only valid inputs under the central taps."""
+        if valid.all():
+            return np.ones(len(newest), dtype=bool)
         bad = np.cumsum(np.r_[0, ~valid])
         now = newest + self._reach  # number of rows up to and with the newest input
         latest = -((phase - self._core[0]) // self._up)  # inputs ago, rounded up
