@@ -8,9 +8,10 @@
                                            keep their state)
 
 Streams are not in step with each other.  A step is due as soon as every stream that took part in the last
-one has its next frame ready, or when the first frame has waited for the others long enough: so one that is
-silent costs the others that wait once.  The decisions of a stream are those of a `Pipeline` of its own but
-for the last bits of a matrix product, which differ with the number of rows.
+one has its next frame ready, or when the first frame has waited for the others long enough, or at once when
+one is behind, its next hop being there too: so one that is silent costs the others that wait once.  The
+decisions of a stream are those of a `Pipeline` of its own but for the last bits of a matrix product, which
+differ with the number of rows.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from engine.runner import Runner
 from streamer.dsp import StepConfig
 from streamer.types import Chunk, Decision, StreamInfo
 
+NEXT = 0.95  # of a hop after a frame: the next one is there, whatever the rounding of stamps
 PATIENCE = 0.25  # of a hop: the share of it that a frame may wait for the others
 
 
@@ -97,12 +99,15 @@ class Many:
         self._patience = PATIENCE * self.pipelines[0].hop_s if patience_s is None else patience_s
         self._ready: list[_Lane] = []  # in the order that they became so
         self._missing = len(infos)  # awaited, and not ready
+        self._behind = False  # one that is ready has another whole hop waiting
         self.steps = 0
 
     def push(self, stream: int, chunk: Chunk, now: float) -> None:
         """Take in what arrived on a stream at ``now``, s on any clock that `step` is told too."""
         lane = self._lanes[stream]
         lane.pending.append(chunk)
+        if len(chunk):
+            lane.newest = float(chunk.times[-1])
         if lane.frame is None:
             self._advance(lane, now)
 
@@ -120,7 +125,7 @@ class Many:
         """Return after how many seconds a step is due: 0 at once, infinity while no frame is ready."""
         if not self._ready:
             return math.inf
-        if self._missing <= 0:
+        if self._missing <= 0 or self._behind:
             return 0.0
         return max(0.0, self._ready[0].since + self._patience - now)
 
@@ -139,7 +144,7 @@ class Many:
         for lane in self._lanes:
             lane.awaited = lane.frame is not None and not lane.ended
             lane.frame = None
-        self._missing = sum(lane.awaited for lane in self._lanes)
+        self._missing, self._behind = sum(lane.awaited for lane in self._lanes), False
         for lane in ready:
             self._advance(lane, now)
 
@@ -148,6 +153,7 @@ class Many:
         if lane.advance(now):
             self._ready.append(lane)
             self._missing -= lane.awaited
+            self._behind |= lane.behind
 
 
 class Seat:
@@ -181,8 +187,14 @@ class _Lane:
         self.pending: deque[Chunk] = deque()
         self.frame: Frame | None = None
         self.since = 0.0  # when it became ready
+        self.newest = -math.inf  # stamp of the newest sample that has come
         self.awaited, self.ended = True, False
         self._frames: Iterator[Frame] = iter(())
+
+    @property
+    def behind(self) -> bool:
+        """Whether the hop after the one that waits has come as well."""
+        return self.frame is not None and self.newest - self.frame.time > NEXT * self.pipeline.hop_s
 
     def advance(self, now: float) -> bool:
         """Say whether the next frame is there; it is in the row, and stays there until asked again."""

@@ -124,6 +124,7 @@ def _drive(
         started = time.perf_counter()
         for number, decision in many.step(clock()):
             streams[number].emit(decision, time.perf_counter() - started, clock())
+            started = time.perf_counter()
             arrived.set()  # a stream that was stepped may have more to read
     for stream in streams:
         stream.ended = stream.ended or STOPPED

@@ -143,13 +143,21 @@ def test_one_that_stops_costs_the_others_their_patience_once(
 def test_one_that_ended_is_not_waited_for(toy_rows: Bundle, three: OnnxRuntimeBackend) -> None:
     """And what it had sent is decided on."""
     many = Many(toy_rows, three, [info(row) for row in range(N)])
-    many.push(0, chunks(0, [])[0], 0.0)
+    many.push(0, ticks(0)[0], 0.0)
     many.end(0)
     many.end(1)
     assert many.due_in(0.0) == pytest.approx(HOP_S / 4)
     many.end(2)
-    assert [stream for stream, _ in many.step(0.0)] == [0] * 30
+    assert [stream for stream, _ in many.step(0.0)] == [0]
     assert many.due_in(0.0) == math.inf
+
+
+def test_one_that_is_behind_waits_for_none(toy_rows: Bundle, three: OnnxRuntimeBackend) -> None:
+    """It is stepped until it has caught up, with those that are ready."""
+    many = Many(toy_rows, three, [info(row) for row in range(N)])
+    many.push(0, chunks(0, [])[0], 0.0)
+    many.push(1, ticks(1)[0], 0.0)
+    assert [stream for stream, _ in many.step(0.0)] == [0, 1] + [0] * 29
 
 
 def test_one_that_ends_with_a_frame_is_not_waited_for_after_it(
