@@ -28,6 +28,7 @@ from engine.manifest import (
     FORMAT,
     MANIFEST,
     MAX_CHANNELS,
+    MAX_ROWS,
     AnyStep,
     Graph,
     InputContract,
@@ -127,15 +128,32 @@ class Bundle:
         if not 0 < n <= MAX_CHANNELS:
             raise StreamMismatch(f"Bundle {self.label} takes 1 to {MAX_CHANNELS} channels; there are {n}.")
 
-        shaped = graph.model_copy(
-            update={
-                "input": _rows(n, graph.input),
-                "outputs": tuple(_rows(n, tensor) for tensor in graph.outputs),
-                "state": tuple(_rows(n, state) for state in graph.state),
-            }
-        )
         named = contract.model_copy(update={"ch_names": tuple(ch_names)})
-        return replace(self, manifest=self.manifest.model_copy(update={"input": named, "graph": shaped}))
+        return replace(
+            self, manifest=self.manifest.model_copy(update={"input": named, "graph": _with_rows(graph, n)})
+        )
+
+    def batched(self, n: int) -> Bundle:
+        """Return the bundle with the shapes of ``n`` streams, one a row.
+
+        Raises
+        ------
+        BundleError
+            Its graph is fixed at one row, or its rows are channels.
+        ValueError
+            ``n`` is not in 1 to `engine.manifest.MAX_ROWS`.
+        """
+        manifest = self.manifest
+        if not 1 <= n <= MAX_ROWS:
+            raise ValueError(f"1 to {MAX_ROWS} streams go through one graph, not {n}")
+        if manifest.input.per_channel:
+            raise BundleError(f"Bundle {self.label}: the rows of its graph are channels, not streams.")
+        if n > 1 and manifest.graph.rows == "one":
+            raise BundleError(
+                f"Bundle {self.label}: its graph takes one stream at a time; {n} were asked of it. Export it "
+                "again for any number, or run a process for each stream."
+            )
+        return replace(self, manifest=manifest.model_copy(update={"graph": _with_rows(manifest.graph, n)}))
 
 
 def load(reference: str | Path) -> Bundle:
@@ -190,6 +208,16 @@ def locate(reference: str | Path) -> Path:
 def digest(content: bytes) -> str:
     """Return the SHA-256 of a file's content, in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _with_rows(graph: Graph, n: int) -> Graph:
+    return graph.model_copy(
+        update={
+            "input": _rows(n, graph.input),
+            "outputs": tuple(_rows(n, tensor) for tensor in graph.outputs),
+            "state": tuple(_rows(n, state) for state in graph.state),
+        }
+    )
 
 
 def _rows(n: int, tensor: _Shaped) -> _Shaped:

@@ -11,6 +11,7 @@ from engine.calibration import read as read_calibration
 from engine.config import (
     COMMANDS,
     ListenConfig,
+    ManyConfig,
     RunConfig,
     SessionConfig,
     SignalConfig,
@@ -41,6 +42,8 @@ def read_any(path: str | Path) -> SessionConfig:
         As from `engine.config.read_as` and `engine.bundle.load`.
     """
     raw = read_yaml(Path(path))
+    if isinstance(raw, dict) and "sources" in raw:
+        return parse_as(ManyConfig, raw, str(path))
     return parse_as(COMMANDS[_command(raw)], raw, str(path))
 
 
@@ -53,6 +56,11 @@ def check(config: SessionConfig, file: Path | None = None) -> dict[str, Any]:
         Whatever would have stopped the session before its first sample.
     """
     bundle = load(config.bundle)
+    if isinstance(config, ManyConfig):
+        if file is not None:
+            raise ConfigError("A recording is one stream: leave out --file to check several sources.")
+        bundle.batched(len(config.sources))  # refuses a graph of one row
+        return {name: _decided(one, bundle) for name, one in config.alone().items()}
     if isinstance(config, ListenConfig):
         if file is not None:
             raise ConfigError("A recording holds no codes: leave out --file to check what is listened to.")

@@ -61,18 +61,27 @@ def run_command(
     json: Json = False,
 ) -> None:
     """Decode a live stream until it ends, time is up, or Ctrl-C; exit code 1 if it was lost."""
-    from engine.config import read
+    from engine.config import ManyConfig, read_run
     from engine.live import run_config
+    from engine.many_live import run_many
 
     out = Output(json)
     with out.errors():
-        settings = from_file(read(config), file, speed, chunk, holes)
-        if calibration is not None:
-            settings = settings.model_copy(update={"calibration": calibration})
+        settings = read_run(config)
         if json:
             quiet = tuple(sink for sink in settings.sinks if sink.kind != "console")
             settings = settings.model_copy(update={"sinks": quiet})
-        report = run_config(settings, seconds=seconds, say=out.say)
+        if isinstance(settings, ManyConfig):
+            if file is not None or calibration is not None:
+                raise ConfigError(
+                    f"--file and --calibration are for one stream; {config} has several sources."
+                )
+            report = run_many(settings, seconds=seconds, say=out.say)
+        else:
+            settings = from_file(settings, file, speed, chunk, holes)
+            if calibration is not None:
+                settings = settings.model_copy(update={"calibration": calibration})
+            report = run_config(settings, seconds=seconds, say=out.say)
     _finish(out, report)
 
 

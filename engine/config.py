@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeInt, ValidationError, model_validator
 
 from engine.backends import BackendConfig
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.faults import did_you_mean, faults
+from engine.manifest import MAX_ROWS
 from engine.operating import Override
 from streamer.components import Config, union
 from streamer.dsp.quality import Config as Quality
@@ -67,8 +68,8 @@ class SessionConfig(Config):
     cores: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
 
 
-class SignalConfig(SessionConfig):
-    """A session on a biosignal: where its samples come from and what of them is accepted.
+class AcceptConfig(SessionConfig):
+    """A session on a biosignal: what of it is accepted.
 
     Attributes
     ----------
@@ -78,9 +79,14 @@ class SignalConfig(SessionConfig):
         Signal checks before anything else; null switches them off.
     """
 
-    source: AnySource
     quality: Quality | None = Quality()
     max_gap_s: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class SignalConfig(AcceptConfig):
+    """A session on one biosignal: where its samples come from."""
+
+    source: AnySource
 
 
 class RunConfig(SignalConfig):
@@ -97,6 +103,62 @@ class RunConfig(SignalConfig):
     decision: Override | None = None
     calibration: Path | None = None
     sinks: tuple[AnySink, ...] = ()
+
+
+class StreamConfig(Config):
+    """One of several streams.
+
+    Attributes
+    ----------
+    name : str or None
+        What its decisions are called; its number, from 1, by default.
+    calibration : Path or None
+        As in a run of one stream.
+    """
+
+    source: AnySource
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    calibration: Path | None = None
+
+
+class ManyConfig(AcceptConfig):
+    """One live run of several streams, stepped together.
+
+    Attributes
+    ----------
+    sources : tuple of StreamConfig
+    patience_s : float or None
+        How long a decision may wait for those of the other streams, s; a quarter of a hop by default.
+    decision, sinks
+        As in a run of one stream; each stream has sinks of its own.
+    """
+
+    sources: Annotated[tuple[StreamConfig, ...], Field(min_length=1, max_length=MAX_ROWS)]
+    patience_s: Annotated[float, Field(ge=0, le=60)] | None = None
+    decision: Override | None = None
+    sinks: tuple[AnySink, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the streams' decisions are called."""
+        return tuple(one.name or str(number) for number, one in enumerate(self.sources, start=1))
+
+    def alone(self) -> dict[str, RunConfig]:
+        """Return for each stream the run of that one alone."""
+        shared = {name: getattr(self, name) for name in RunConfig.model_fields if hasattr(self, name)}
+        return {
+            name: RunConfig.model_validate({**shared, "source": one.source, "calibration": one.calibration})
+            for name, one in zip(self.names, self.sources, strict=True)
+        }
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            raise ValueError(
+                f"two of the sources are called {', '.join(sorted(twice))}: each has its own name"
+            )
+        return self
 
 
 class TokensConfig(SignalConfig):
@@ -144,6 +206,13 @@ def parse(raw: Any, where: str) -> RunConfig:
     return parse_as(RunConfig, raw, where)
 
 
+def read_run(path: str | Path) -> RunConfig | ManyConfig:
+    """Read and check a run's YAML, of one stream or, where it has ``sources``, of several; as `read_as`."""
+    raw = read_yaml(Path(path))
+    several = isinstance(raw, dict) and "sources" in raw
+    return parse_as(ManyConfig, raw, str(path)) if several else parse_as(RunConfig, raw, str(path))
+
+
 def read_as(kind: type[Settings], path: str | Path) -> Settings:
     """Read and check the YAML of a session of this kind.
 
@@ -170,6 +239,8 @@ def parse_as(kind: type[Settings], raw: Any, where: str) -> Settings:
 
 def _hint(key: str, kind: type[SessionConfig]) -> str:
     """Say which key was meant, or for which command this one is."""
+    if kind is ManyConfig and key in ("source", "calibration"):
+        return f"\n  {key!r} is given for each of the 'sources', not for all of them."
     owners = [name for name, owner in COMMANDS.items() if key in owner.model_fields]
     if owners:
         commands = " and ".join(f"`bcistream {name}`" for name in owners)

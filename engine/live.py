@@ -68,7 +68,7 @@ def run_config(
             calibration=calibration,
         )
         stack.enter_context(interruptible(stop))  # from here on there is something to report
-        info = _decision_info(config, pipeline)
+        info = decision_info(config.name, pipeline)
         sinks: list[Receiver[Decision]] = [stack.enter_context(sink.open(info)) for sink in config.sinks]
         sinks += [extra] if extra else []
         samples = stack.enter_context(feed(source, repair=repair_for(config, pipeline), late=config.late))
@@ -80,12 +80,13 @@ def run_config(
         if calibration is not None:
             say(f"calibrated  {calibration.words()}")
         ended = drive(session, config, stop=stop, seconds=seconds, say=say, clock=clock)
-    return report(session, ended, _counts(telemetry))
+    return report(session, ended, counts(telemetry))
 
 
-def _decision_info(config: RunConfig, pipeline: Pipeline) -> DecisionInfo:
+def decision_info(name: str, pipeline: Pipeline) -> DecisionInfo:
+    """Return what the stream of decisions of this name is."""
     classes = pipeline.bundle.readout.classes
-    return DecisionInfo(config.name, classes, 1 / pipeline.hop_s, pipeline.info, pipeline.describe())
+    return DecisionInfo(name, classes, 1 / pipeline.hop_s, pipeline.info, pipeline.describe())
 
 
 def _first(pipeline: Pipeline) -> str:
@@ -94,7 +95,8 @@ def _first(pipeline: Pipeline) -> str:
     return f"first decision after {delays['left_context_ms'] / 1e3 + pipeline.hop_s:.2f} s of signal"
 
 
-def _counts(telemetry: Telemetry) -> dict[str, Any]:
+def counts(telemetry: Telemetry) -> dict[str, Any]:
+    """Return what a report counts of decisions."""
     return {
         "decisions": telemetry.decisions,
         "labelled": telemetry.labelled,

@@ -30,6 +30,8 @@ MANIFEST = "bundle.json"
 FORMAT = 1
 MAX_CHANNELS = 512  # of a bundle for any montage: twice the largest cap
 FREE_DIMENSION = "channels"  # what the first dimension of such a bundle is called in its graph
+FREE_ROWS = "batch"  # and that of a graph which takes any number of streams, one a row
+MAX_ROWS = 1024
 RATE_TOLERANCE = 1e-6  # 250 Hz in hops of 12 is no finite decimal
 PRODUCTS = ("readout", "tokens", "signal", "features")
 CODES_UNIT = "codes"
@@ -71,7 +73,9 @@ class Graph(Config):
 
     ``hop`` samples go in per step; an output depends on ``left_context`` samples before its own hop at
     most, and describes the signal ``delay`` samples ago.  A graph that is not ``bounded`` has a recurrence
-    that never quite forgets; its ``left_context`` is what its convolutions see.
+    that never quite forgets; its ``left_context`` is what its convolutions see.  ``rows`` says whether the
+    first dimension is "free", for many streams at once (`engine.bundle.Bundle.batched`), or one stream's; the
+    shapes here are those of one.
     """
 
     file: FileName = "step.onnx"
@@ -82,6 +86,7 @@ class Graph(Config):
     left_context: Annotated[int, Field(ge=0)]
     delay: Annotated[int, Field(ge=0)] = 0
     bounded: bool = True
+    rows: Literal["free", "one"] = "one"
 
 
 class InputContract(Config):
@@ -199,6 +204,13 @@ class Manifest(Config):
         """Name of the output that holds the latent, if there is one."""
         block = self.readout or self.tokens or self.features
         return None if block is None else block.latent
+
+    @property
+    def free_dimension(self) -> str | None:
+        """Name of the graph's first dimension where it is free; None where it is 1."""
+        if self.input.per_channel:
+            return FREE_DIMENSION
+        return FREE_ROWS if self.graph.rows == "free" else None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

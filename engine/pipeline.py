@@ -16,7 +16,7 @@ from engine.calibration import Calibration
 from engine.calibration import check as check_calibration
 from engine.decision import Decider, DecisionSettings
 from engine.framer import Frame
-from engine.stepping import Stepping
+from engine.stepping import Seat, Stepping
 from engine.telemetry import Timing
 from streamer.acquire import Feed
 from streamer.dsp import StepConfig
@@ -47,6 +47,8 @@ class Pipeline(Stepping[Decision]):
     observe : callable, optional
         Told each frame and what the graph put out for it, before it is decided on.  The arrays are the
         runner's own: copy what is to be kept.
+    seat : Seat, optional
+        As `Stepping`.
 
     Attributes
     ----------
@@ -77,12 +79,13 @@ class Pipeline(Stepping[Decision]):
         decision: DecisionSettings | None = None,
         calibration: Calibration | None = None,
         observe: Callable[[Frame, Arrays], None] | None = None,
+        seat: Seat | None = None,
     ) -> None:
         readout = bundle.readout
         if calibration is not None:
             check_calibration(calibration, bundle)
         fitted = fit(bundle, info, quality)
-        super().__init__(bundle, backend, info, fitted.chain, fitted.notes)
+        super().__init__(bundle, backend, info, fitted.chain, fitted.notes, seat)
         self.temperature = readout.temperature
         self._decider = Decider(
             decision or readout.decision, readout.classes, readout.idle, self.temperature, self.hop_s
@@ -94,12 +97,16 @@ class Pipeline(Stepping[Decision]):
     def process(self, chunk: Chunk) -> Iterator[Decision]:
         """Yield the decisions that this chunk completes: none, one or several."""
         for frame, outputs in self.steps(chunk):
-            if self._head is not None and self._latent is not None:
-                outputs = {**outputs, self._logits: self._head.logits(outputs[self._latent])}
-            if self._observe is not None:
-                self._observe(frame, outputs)
-            logits = outputs[self._logits]  # (1, 1, n_classes)
-            yield self._decider.step(logits.reshape(-1), frame)
+            yield self.decide(frame, outputs)
+
+    def decide(self, frame: Frame, outputs: Arrays) -> Decision:
+        """Return the decision on a frame from what the graph put out for it."""
+        if self._head is not None and self._latent is not None:
+            outputs = {**outputs, self._logits: self._head.logits(outputs[self._latent])}
+        if self._observe is not None:
+            self._observe(frame, outputs)
+        logits = outputs[self._logits]  # (1, 1, n_classes)
+        return self._decider.step(logits.reshape(-1), frame)
 
     def reset(self) -> None:
         """Forget the signal: what follows is decided as after a fresh start."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ class Runner:
 
     Attributes
     ----------
-    input : ndarray, shape (1, C, hop), float32
-        Write the hop here, then call `step`.
+    input : ndarray, shape (rows, C, hop), float32
+        Write the hop of each row here, then call `step`.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -36,8 +37,13 @@ class Runner:
         state_out = {s.output: a for s, a in zip(self.graph.state, self._sets[1 - source], strict=True)}
         return Buffers(self.input, state_in, self._outputs, state_out)
 
-    def step(self) -> Arrays:
+    def step(self, hold: Sequence[int] = ()) -> Arrays:
         """Run one hop over `input`.
+
+        Parameters
+        ----------
+        hold : sequence of int
+            Rows that are not to move: they keep their state, and their outputs mean nothing.
 
         Returns
         -------
@@ -45,6 +51,10 @@ class Runner:
             The outputs, as views that the next step overwrites.
         """
         self._steps[self._now]()
+        if hold:
+            rows = list(hold)
+            for before, after in zip(self._sets[self._now], self._sets[1 - self._now], strict=True):
+                after[rows] = before[rows]
         self._now = 1 - self._now
         return self._outputs
 
@@ -54,10 +64,11 @@ class Runner:
             self.step()
         self.reset()
 
-    def reset(self) -> None:
-        """Set the state to zero: the next hop is treated as the first one."""
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Set the state to zero, of these rows or of all: their next hop is treated as the first one."""
+        where = slice(None) if rows is None else list(rows)
         for array in self._sets[self._now]:
-            array.fill(0)
+            array[where] = 0
 
     def snapshot(self) -> list[NDArray[Any]]:
         """Return a copy of the state."""

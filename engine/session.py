@@ -114,7 +114,7 @@ def drive(
                 session.pipeline,
                 session.receivers,
                 session.telemetry,
-                clock=clock or _lsl_clock(),
+                clock=clock or lsl_clock(),
                 stop=done,
                 stall_s=math.inf if patient else config.stall_s,
                 give_up_s=math.inf if patient else config.give_up_s,
@@ -190,7 +190,8 @@ class _Deadline:
         return self._stop.is_set() or self.over
 
 
-def _lsl_clock() -> Callable[[], float]:
+def lsl_clock() -> Callable[[], float]:
+    """Return the local LSL clock, s."""
     from pylsl import local_clock
 
     clock: Callable[[], float] = local_clock

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.backends import Arrays, Backend
 from engine.bundle import Bundle
-from engine.config import SignalConfig
+from engine.config import AcceptConfig
 from engine.framer import Frame, Framer
 from engine.runner import Runner
 from streamer.chain import Chain
@@ -18,6 +21,20 @@ from streamer.repair import Repair
 from streamer.types import Chunk, StreamInfo
 
 T = TypeVar("T")
+
+
+class Seat(Protocol):
+    """What a stream needs of a runner: a hop to write into, a step, a reset."""
+
+    @property
+    def input(self) -> NDArray[np.float32]:
+        """The hop, (1, C, hop)."""
+
+    def step(self) -> Arrays:
+        """Run one hop over `input`; the outputs are views that the next step overwrites."""
+
+    def reset(self) -> None:
+        """Set the state to zero."""
 
 
 class Stepping(ABC, Generic[T]):
@@ -35,6 +52,8 @@ class Stepping(ABC, Generic[T]):
         From that stream to the model's input.
     notes : sequence of str
         How the stream was adapted to the bundle.
+    seat : Seat, optional
+        The row of a runner that it shares with other streams; by default it has a runner of its own.
 
     Attributes
     ----------
@@ -45,14 +64,19 @@ class Stepping(ABC, Generic[T]):
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, info: StreamInfo, chain: Chain, notes: Sequence[str] = ()
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        info: StreamInfo,
+        chain: Chain,
+        notes: Sequence[str] = (),
+        seat: Seat | None = None,
     ) -> None:
         graph = bundle.manifest.graph
         self.bundle, self.info = bundle, info
         self.chain, self.notes = chain, tuple(notes)
         self.hop_s = graph.hop / bundle.manifest.input.sfreq
-        self._runner = Runner(backend)
-        self._runner.warm_up()
+        self._runner = seat or _warm(backend)
         self._framer = Framer(self._runner.input, graph.left_context)
         self.resets = 0
 
@@ -65,15 +89,19 @@ class Stepping(ABC, Generic[T]):
         """Return what a reader of the results may want to know."""
 
     def steps(self, chunk: Chunk) -> Iterator[tuple[Frame, Arrays]]:
-        """Yield each frame that this chunk completes, with the outputs; the next step overwrites those.
+        """Yield each frame that this chunk completes, with the outputs; the next step overwrites those."""
+        for frame in self.frames(chunk):
+            yield frame, self._runner.step()
+
+    def frames(self, chunk: Chunk) -> Iterator[Frame]:
+        """Yield each frame that this chunk completes; the runner's input holds it until the next one.
 
         A discontinuity resets everything first, and is counted.
         """
         if chunk.discontinuity:
             self.reset()
             self.resets += 1
-        for frame in self._framer.frames(self.chain(chunk)):
-            yield frame, self._runner.step()
+        yield from self._framer.frames(self.chain(chunk))
 
     def reset(self) -> None:
         """Forget the signal: what follows is treated as after a fresh start."""
@@ -104,7 +132,13 @@ class Stepping(ABC, Generic[T]):
         }
 
 
-def repair_for(config: SignalConfig, pipeline: Stepping[T]) -> Repair:
+def _warm(backend: Backend) -> Seat:
+    runner = Runner(backend)
+    runner.warm_up()
+    return runner
+
+
+def repair_for(config: AcceptConfig, pipeline: Stepping[T]) -> Repair:
     """Return the repair for what the bundle uses: other electrodes may be as dead as they like."""
     max_bad = config.quality.max_bad if config.quality else 0.0
     return Repair(pipeline.info, config.max_gap_s, columns=pipeline.columns, max_bad=max_bad)

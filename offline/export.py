@@ -22,8 +22,11 @@ from offline.export_graph import (
     Array,
     check_parity,
     describe,
+    export_step,
     noise,
+    probes,
     step_graph,
+    streamlined,
 )
 from offline.head_statistics import attach
 from offline.probe.features import Signal
@@ -34,8 +37,8 @@ from offline.train.run import Run, load_model
 from streamer.errors import RecordingError
 
 __all__ = [
-    "OPSET", "TOLERANCE", "check_parity", "describe", "export", "export_run", "load_model", "real_probe",
-    "step_graph", "write",
+    "OPSET", "TOLERANCE", "check_parity", "describe", "export", "export_run", "load_model", "noise",
+    "real_probe", "step_graph", "write",
 ]  # fmt: skip
 
 CARD_FILE = "MODEL_CARD.md"
@@ -59,9 +62,10 @@ def export(run: Run, folder: str | Path, *, probe: Array | None = None) -> Bundl
     BundleError
         The graph does not compute what the model computes: nothing is written.
     """
-    model, n_chans = load_model(run), run.recipe.model.n_chans
-    graph_bytes, graph = step_graph(model, n_chans), describe(model, n_chans)
-    signals = [noise(model, n_chans)] + ([] if probe is None else [probe])
+    n_chans = run.recipe.model.n_chans
+    model = streamlined(load_model(run), n_chans)
+    graph_bytes, graph = export_step(model, n_chans)
+    signals = probes(model, n_chans, graph) + ([] if probe is None else [probe])
     check_parity(model, graph_bytes, graph, signals)
     return write(_manifest(run, graph), graph_bytes, Path(folder))
 

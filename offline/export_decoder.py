@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.bundle import Bundle, Graph
 from offline.export import TOOLS, write
-from offline.export_graph import Array, check_parity, describe, noise, step_graph
+from offline.export_graph import Array, check_parity, export_step, probes
 from offline.export_part import NOISE_UV
 from offline.finetune.data import Labelled
 from offline.finetune.run import FinetuneRun, load_model, load_run
@@ -38,8 +38,8 @@ def export_decoder(run_folder: str | Path, out_folder: str | Path) -> Bundle:
         The graph does not compute what the model computes: nothing is written.
     """
     run, model = load_run(run_folder), load_model(run_folder)
-    graph_bytes, graph = step_graph(model, model.n_chans), describe(model, model.n_chans)
-    signals = [noise(model, model.n_chans, 1, NOISE_UV), *_recorded(run, model.hop)]
+    graph_bytes, graph = export_step(model, model.n_chans)
+    signals = [*probes(model, model.n_chans, graph, NOISE_UV), *_recorded(run, model.hop)]
     check_parity(model, graph_bytes, graph, signals)
     bundle = write(_manifest(run, graph), graph_bytes, Path(out_folder))
     task = run.recipe.task

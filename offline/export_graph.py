@@ -1,7 +1,8 @@
 """A model's step function in ONNX, described for a manifest and compared with the model.
 
-A part that works on one channel per row (``per_channel``) gets a graph whose first dimension is free, named
-"channels": `engine.bundle.Bundle.sized` settles it when the stream is known.
+The first dimension of the graph is free: "channels" for a part that works on one channel per row
+(``per_channel``), settled by `engine.bundle.Bundle.sized` when the stream is known; "batch" for any other,
+settled by `Bundle.batched`, one stream a row.  A model that torch cannot write so gets a graph of one row.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch.utils import _pytree as pytree
 
 from engine.bundle import Graph, State
 from engine.bundle import Tensor as TensorSpec
-from engine.manifest import FREE_DIMENSION, MAX_CHANNELS
+from engine.manifest import FREE_DIMENSION, FREE_ROWS, MAX_CHANNELS, MAX_ROWS
+from offline.export_lower import lower
 from streamer.errors import BundleError
 
 OPSET = 20  # from 23 on torch writes Attention, which TensorRT does not build in float32
@@ -27,6 +29,7 @@ NUDGE, NUDGES = 1e-5, 16  # of the signal's size, ten times float32's rounding; 
 TIES = 1e-3  # share of codes; a trained codec had one of 12,000, at its finest level
 CODES = "codes"
 GRAPH_FILE = "step.onnx"
+ROWS = (1, 3)  # of the parity check, where any number must do
 EXAMPLE_ROWS = 2  # torch.export takes a size of 0 or 1 for a constant
 Array = NDArray[np.float32]
 
@@ -88,29 +91,76 @@ def describe(model: Any, n_chans: int) -> Graph:
     )
 
 
+def export_step(model: Any, n_chans: int) -> tuple[bytes, Graph]:
+    """Return the step as ONNX, and what the manifest says of it."""
+    content = step_graph(model, n_chans)
+    return content, describe(model, n_chans).model_copy(update={"rows": _rows_of(content)})
+
+
 def step_graph(model: Any, n_chans: int) -> bytes:
-    """Return the step as ONNX: one hop, float32 in, the state explicit, batch 1 or free."""
+    """Return the step as ONNX: one hop, float32 in, the state explicit, rows free where torch can write it.
+
+    Raises
+    ------
+    BundleError
+        Torch cannot write it; or the rows of a ``per_channel`` part are not free.
+    """
+    if per_channel(model):
+        return _exported(model, n_chans, (FREE_DIMENSION, MAX_CHANNELS))
+    try:
+        return _exported(model, n_chans, (FREE_ROWS, MAX_ROWS))
+    except BundleError:  # some nets of others fix the rows of the example
+        return _exported(model, n_chans, None)
+
+
+def _exported(model: Any, n_chans: int, free: tuple[str, int] | None) -> bytes:
+    """Return the step as ONNX, its first dimension of this name and up to this size, or 1."""
     import onnx
 
     graph = describe(model, n_chans)
     names = [tensor.name for tensor in graph.outputs]
-    free = per_channel(model)
     rows = EXAMPLE_ROWS if free else 1
     leaves = state_leaves(model.init_state(rows))
-    channels = torch.export.Dim(FREE_DIMENSION, min=1, max=MAX_CHANNELS)
+    first = {0: torch.export.Dim(free[0], min=1, max=free[1])} if free else {}
     options = {
         "input_names": ["x", *(s.input for s in graph.state)],
         "output_names": [*names, *(s.output for s in graph.state)],
-        "dynamic_shapes": ({0: channels}, tuple({0: channels} for _ in leaves)) if free else None,
+        "dynamic_shapes": (first, tuple(first for _ in leaves)) if free else None,
     }
     program = _traced(_Step(model, names).eval(), (torch.zeros(rows, n_chans, model.hop), *leaves), options)
     proto = program.model_proto
     _strip(proto)
     if free:
-        _check_free(proto)
+        _check_free(proto, free[0])
+    lower(proto)
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def streamlined(model: Any, n_chans: int) -> Any:
+    """Return the model in fewer operations where it knows how to be (``fused``), else as it is.
+
+    Raises
+    ------
+    BundleError
+        It says something else then.
+    """
+    if not hasattr(model, "fused"):
+        return model
+    fused, signal = model.fused(), noise(model, n_chans)
+    wanted, found = _whole(model, signal)[0], _whole(fused, signal)[0]
+    for name, value in wanted.items():
+        _difference(name, found[name], value, signal.shape, TOLERANCE)
+    return fused
+
+
+def _rows_of(content: bytes) -> str:
+    """Say whether a graph's first dimension is "free", or that of "one" stream."""
+    import onnx
+
+    first = onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim[0]
+    return "free" if first.dim_param == FREE_ROWS else "one"
 
 
 def _traced(step: nn.Module, example: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
@@ -131,14 +181,14 @@ def _traced(step: nn.Module, example: tuple[Tensor, ...], options: dict[str, Any
         ) from error
 
 
-def _check_free(proto: Any) -> None:
+def _check_free(proto: Any, name: str) -> None:
     """Refuse a graph that the exporter has quietly fixed to the rows of the example."""
     for value in (*proto.graph.input, *proto.graph.output):
         first = value.type.tensor_type.shape.dim[0]
-        if first.dim_param != FREE_DIMENSION:
+        if first.dim_param != name:
             raise BundleError(
                 f"Export refused: the graph fixes the first dimension of {value.name} at "
-                f"{first.dim_value or first.dim_param}, where any number of channels must do. Does the "
+                f"{first.dim_value or first.dim_param}, where any number of rows must do. Does the "
                 "model read the number of rows with len(), or loop over them? Use shape[0]."
             )
 
@@ -163,7 +213,7 @@ def check_parity(model: Any, graph_bytes: bytes, graph: Graph, signals: Sequence
     Parameters
     ----------
     signals : sequence of ndarray, shape (B, C, T), float32
-        Any number of rows B for a part that is ``per_channel``, else one.
+        Any number of rows B where the graph's are free, else one.
 
     Returns
     -------
@@ -272,6 +322,12 @@ def noise(model: Any, n_chans: int, rows: int = 1, scale: float = 1.0) -> Array:
     hops = model.left_context // model.hop + 20
     drawn = np.random.default_rng(0).standard_normal((rows, n_chans, hops * model.hop), dtype=np.float32)
     return np.float32(scale) * drawn
+
+
+def probes(model: Any, n_chans: int, graph: Graph, scale: float = 1.0) -> list[Array]:
+    """Return noise to compare graph and model on: one row, and a few where the graph takes them."""
+    free = per_channel(model) or graph.rows == "free"
+    return [noise(model, n_chans, rows, scale) for rows in (ROWS if free else ROWS[:1])]
 
 
 def _dtype(leaf: Tensor) -> Any:

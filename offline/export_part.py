@@ -21,14 +21,13 @@ from offline import run_folder
 from offline.blocks.scale import RunningScale
 from offline.data.shards import ShardSet
 from offline.export import TOOLS, write
-from offline.export_graph import Array, check_parity, describe, noise, per_channel, step_graph
+from offline.export_graph import Array, check_parity, export_step, per_channel, probes
 from offline.provenance import versions
 from offline.runs import PretrainRun, load_run, load_system
 from offline.systems import System
 from streamer.errors import ConfigError, RecordingError
 
 NOISE_UV = 20.0
-ROWS = (1, 3)  # of the parity check, where any number of channels must do
 PROBE_ROWS = 4
 WHAT = {"signal": "codes back to a waveform", "latent": "latents"}
 
@@ -69,9 +68,9 @@ def export_part(
     if names:
         module = _located(module, names, run.stype)
     n_chans = int(_attribute(module, "n_chans"))
-    graph_bytes, graph = step_graph(module, n_chans), describe(module, n_chans)
+    graph_bytes, graph = export_step(module, n_chans)
     tokenizer = system.parts()["tokenizer"] if _product(graph) == "signal" else None
-    signals = [_as_codes(tokenizer, x) if tokenizer else x for x in _probes(run, tokenizer or module)]
+    signals = [_as_codes(tokenizer, x) if tokenizer else x for x in _probes(run, tokenizer or module, graph)]
     check_parity(module, graph_bytes, graph, signals)
     manifest = _manifest(run, system, part, module, graph, names)
     manifest["version"] = version or run.recipe.card.version
@@ -136,11 +135,10 @@ def _located(module: nn.Module, ch_names: tuple[str, ...], stype: str) -> nn.Mod
     return module
 
 
-def _probes(run: PretrainRun, module: nn.Module) -> list[Array]:
+def _probes(run: PretrainRun, module: nn.Module, graph: Graph) -> list[Array]:
     """Return signals (B, C, T) to compare graph and part on: noise in µV, and held-out recordings."""
     n_chans = int(_attribute(module, "n_chans"))
-    rows = ROWS if per_channel(module) else (1,)
-    return [noise(module, n_chans, n, NOISE_UV) for n in rows] + list(_recorded(run, module, n_chans))
+    return probes(module, n_chans, graph, NOISE_UV) + list(_recorded(run, module, n_chans))
 
 
 def _recorded(run: PretrainRun, module: nn.Module, n_chans: int) -> Iterator[Array]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, Self
 
 from streamer.clean import Cleaner, StreamCounters
@@ -142,6 +142,8 @@ class ThreadedFeed:
         newest sample, counted and flagged as a discontinuity.
     max_backlog_s : float
         For "skip".
+    arrived : callable, optional
+        Called in the thread whenever there is something to read, the end too: for a reader of several feeds.
     """
 
     def __init__(
@@ -153,9 +155,10 @@ class ThreadedFeed:
         buffer_s: float = 5.0,
         late: Late = "catch_up",
         max_backlog_s: float = MAX_BACKLOG_S,
+        arrived: Callable[[], object] = lambda: None,
     ) -> None:
         self.info = source.info
-        self._source = source
+        self._source, self._arrived = source, arrived
         self._clean = Cleaner(source, clock, repair)
         self._ring = Ring(source.info, max(1, round(buffer_s * source.info.sfreq)))
         self._backlog = round(max_backlog_s * source.info.sfreq) if late == "skip" else None
@@ -211,6 +214,7 @@ class ThreadedFeed:
             self._error = error
         finally:
             self._ring.close()
+            self._arrived()
 
     def _hand_over(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
@@ -218,6 +222,7 @@ class ThreadedFeed:
                 self._ring.write(chunk)
             else:
                 self._write_all(chunk)
+            self._arrived()
 
     def _write_all(self, chunk: Chunk) -> None:
         """Write in parts that fit, each when there is room; gives up only when the feed is closed."""

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from engine.cli import app as live
-from engine.config import COMMANDS, read_as
+from engine.config import COMMANDS, ManyConfig, SessionConfig, read_as, read_run
 from offline.cli import app as training
 from streamer.components import modules
 
@@ -40,10 +40,10 @@ def test_every_kind_is_in_the_readme(slot: str, kind: str) -> None:
     assert any(all(f"`{key}`" in row for key in keys) for row in rows)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_config_key_is_in_the_readme(command: str) -> None:
+@pytest.mark.parametrize("kind", [*COMMANDS.values(), ManyConfig])
+def test_every_config_key_is_in_the_readme(kind: type[SessionConfig]) -> None:
     """Each key of the YAML of a live session is named."""
-    assert not {key for key in COMMANDS[command].model_fields if f"`{key}`" not in README}
+    assert not {key for key in kind.model_fields if f"`{key}`" not in README}
 
 
 def test_every_setting_of_a_pretraining_is_in_the_readme() -> None:
@@ -86,7 +86,7 @@ def test_every_config_says_what_it_is_and_how_to_run_it(path: Path) -> None:
     assert command
     assert ROOT / command[3] == path
     if command[1] == "bcistream":
-        read_as(COMMANDS[command[2]], path)
+        read_run(path) if command[2] == "run" else read_as(COMMANDS[command[2]], path)
     else:
         pytest.importorskip("torch")
         importlib.import_module(LOADERS[command[2]]).load(path)

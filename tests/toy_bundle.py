@@ -22,8 +22,11 @@ def weights() -> np.ndarray:
     return np.random.default_rng(7).normal(size=(len(CHANNELS), len(CLASSES))).astype(np.float32)
 
 
-def toy_graph() -> bytes:
-    """Return a step graph: the state is a leaky mean over time of the weighted channels, and the logits."""
+def toy_graph(rows: int | str = 1) -> bytes:
+    """Return a step graph: the state is a leaky mean over time of the weighted channels, and the logits.
+
+    ``rows`` is the first dimension, or its name where it is free.
+    """
     nodes = [
         helper.make_node("ReduceMean", ["x", "time"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "w"], ["now"]),
@@ -42,12 +45,12 @@ def toy_graph() -> bytes:
         nodes,
         "toy",
         [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, n, HOP]),
-            helper.make_tensor_value_info("state_0", TensorProto.FLOAT, [1, k]),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, n, HOP]),
+            helper.make_tensor_value_info("state_0", TensorProto.FLOAT, [rows, k]),
         ],
         [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, k]),
-            helper.make_tensor_value_info("state_0_out", TensorProto.FLOAT, [1, k]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [rows, 1, k]),
+            helper.make_tensor_value_info("state_0_out", TensorProto.FLOAT, [rows, k]),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

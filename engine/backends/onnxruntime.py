@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field
 
 from engine.backends import BackendConfig, Buffers, check
-from engine.manifest import FREE_DIMENSION
 from streamer.errors import BundleError
 
 if TYPE_CHECKING:
@@ -49,8 +48,10 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if bundle.manifest.input.per_channel:  # the graph's first dimension is free: settle it here
-            options.add_free_dimension_override_by_name(FREE_DIMENSION, bundle.manifest.graph.input.shape[0])
+        if (
+            free := bundle.manifest.free_dimension
+        ):  # settled here, so that one row costs what a fixed one does
+            options.add_free_dimension_override_by_name(free, bundle.manifest.graph.input.shape[0])
         options.log_severity_level = 4  # its refusals reach the user through BundleError, not twice
         self.graph = bundle.manifest.graph
         self.name = f"onnxruntime {ort.__version__}, cpu, {threads} thread{'s' if threads > 1 else ''}"

@@ -20,7 +20,7 @@ def show(out: Output, document: Mapping[str, Any]) -> None:
     if "step" in document:
         out.table("step against recompute, ms", [_step(name, one) for name, one in document["step"].items()])
     if "many" in document:
-        out.result({"many": document["many"]})
+        out.table("many streams on one core", document["many"])
     out.result({"machine": document["machine"]})
 
 

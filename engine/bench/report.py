@@ -16,6 +16,7 @@ from engine.bench.compare import Latencies, Take, Tried, compare
 from engine.bench.consumers import FLOOR, OURS, PEERS, TRANSPORT, decision
 from engine.bench.figures import beyond
 from engine.bench.job import EEG_BAND, STREAMS, Job, Stream
+from engine.bench.many import streams_per_core
 from engine.bench.reference import decisions, windows
 from engine.bench.turns import take
 from engine.bundle import Bundle, load
@@ -96,7 +97,8 @@ def measure(options: Options, *, say: Say, one_turn: Take = take) -> Measured:
         say(f"step: {bundle.label}, a step and its whole left context in turn")
         document["step"] = {name: step.measure(bundle, one) for name, one in backends.items()}
     if "many" in options.what:
-        document["many"] = _many(options.bundle)
+        say(f"many: {bundle.label}, more and more streams on one core")
+        document["many"] = streams_per_core(bundle)
     return Measured(document, latencies)
 
 
@@ -109,12 +111,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "scipy", "pylsl", "onnxruntime")},
     }
-
-
-def _many(bundle: str) -> Any:
-    from engine.bench_many import streams_per_core  # type: ignore[import-not-found]
-
-    return streams_per_core(bundle)
 
 
 def _transport(stream: Stream, options: Options, say: Say, one_turn: Take) -> Found:

@@ -129,7 +129,7 @@ class PatchNet(nn.Module):
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return the scaled patches of whole segments: (B, C, T) µV -> (B, F, C, hop)."""
-        scaled, _ = self.scale(x, self.scale.init_state(len(x), x.shape[1]))
+        scaled, _ = self.scale(x, self.scale.init_state(x.shape[0], x.shape[1]))
         return patches(scaled, self.hop)
 
     def sequence(self, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -152,7 +152,7 @@ class PatchNet(nn.Module):
             )
         h = self.embed(self.scaled(x), self.electrodes(positions), mask)
         latent: Tensor
-        latent, _ = self.tower(h, self.tower.init_state(len(x), h.shape[2]))
+        latent, _ = self.tower(h, self.tower.init_state(x.shape[0], h.shape[2]))
         return latent
 
     def init_state(self, batch: int, n_chans: int) -> State:
@@ -188,9 +188,9 @@ class PatchNet(nn.Module):
             there = (filled[:, None] + ends + 1).clamp(max=context)  # (B, W)
             keep = slots >= context - there[..., None]  # (B, W, context)
             windows = h[:, ends[:, None] + slots].flatten(0, 1)  # (B W, context, C or M, D)
-            caches = self.tower.init_state(len(windows), 0)  # blocks that see the window keep nothing
+            caches = self.tower.init_state(windows.shape[0], 0)  # blocks that see the window keep nothing
             y = self.tower(windows, caches, keep.flatten(0, 1))[0][:, -1]
-            newest.append(y.view(len(x), len(ends), *y.shape[1:]))
+            newest.append(y.view(x.shape[0], len(ends), *y.shape[1:]))
         kept = x[..., x.shape[-1] - (context - 1) * hop :]
         return torch.cat(newest, dim=1), (kept, (filled + frames).clamp(max=context - 1))
 

@@ -220,7 +220,7 @@ class _Ring(nn.Module):
 
     def _energy(self, x: Tensor, past: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the power behind each filter, (B, N, C, F), and the new states."""
-        c, batch = self.config, len(x)
+        c, batch = self.config, x.shape[0]
         z, after = self.filters(x.flatten(0, 1)[:, None], past.flatten(0, 1)[:, None])  # (B C, N, T)
         hops = F.avg_pool1d(z.square(), c.hop, c.hop)  # (B C, N, F)
         hops = hops.view(batch, c.n_chans, c.filters, -1).transpose(1, 2)  # (B, N, C, F)
@@ -233,7 +233,7 @@ class _Ring(nn.Module):
         both = torch.stack([x.square(), *(x * x.roll(-lag, 1) for lag in LAGS)], dim=1)  # (B, 1 + L, C, T)
         hops = F.avg_pool1d(both.flatten(1, 2), c.hop, c.hop)
         means, pooled = self.products(hops, pooled)
-        means = means.view(len(x), 1 + len(LAGS), c.n_chans, -1)
+        means = means.view(x.shape[0], 1 + len(LAGS), c.n_chans, -1)
         power = means[:, 0] + POWER_FLOOR
         sizes = torch.stack([(power * power.roll(-lag, 1)).sqrt() for lag in LAGS], dim=1)
         alike = means[:, 1:] / sizes

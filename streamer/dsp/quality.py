@@ -192,6 +192,13 @@ class _Judge:
         spectrum = np.fft.rfft((x - x.mean(axis=0)) * self._taper, axis=0) / self._taper.sum()
         power = 2 * np.square(np.abs(spectrum))  # mean square of a sine at that frequency
         for line, around in zip(self._lines, self._around, strict=True):
-            floor = np.maximum(self._line_ratio * np.median(power[around], axis=0), self._flat**2)
+            floor = np.maximum(self._line_ratio * _median(power[around]), self._flat**2)
             noisy |= power[line].max(axis=0) > floor
         return noisy
+
+
+def _median(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the median of each column: `np.median` takes five times as long for so few rows."""
+    ordered = np.sort(x, axis=0)
+    middle: NDArray[np.float64] = (ordered[(len(x) - 1) // 2] + ordered[len(x) // 2]) / 2
+    return middle

@@ -36,3 +36,13 @@ class SinkConfig(Config, ABC):
     @abstractmethod
     def open(self, info: DecisionInfo) -> Sink:
         """Return the sink, ready to write."""
+
+    def of_stream(self, name: str) -> Self:
+        """Return the settings for one of several streams, each with a sink of its own.
+
+        Raises
+        ------
+        ConfigError
+            This kind of sink is for one stream.
+        """
+        return self

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
+from streamer.errors import ConfigError
 from streamer.sinks import SinkConfig
 from streamer.types import Decision, DecisionInfo
 
@@ -36,6 +37,10 @@ class Config(SinkConfig):
     def open(self, info: DecisionInfo) -> ConsoleSink:
         """Start the display."""
         return ConsoleSink(info, self.rate)
+
+    def of_stream(self, name: str) -> Self:
+        """Refuse: several displays would write over each other."""
+        raise ConfigError("A console sink shows one stream: take it out of a run of several.")
 
 
 class ConsoleSink:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from streamer.lines import JsonLines
 from streamer.sinks import SinkConfig
@@ -26,6 +26,10 @@ class Config(SinkConfig):
     def open(self, info: DecisionInfo) -> JsonlSink:
         """Open the file; `ConfigError` when it cannot be written."""
         return JsonlSink(info, self.path)
+
+    def of_stream(self, name: str) -> Self:
+        """Return the settings with the stream's name in that of the file."""
+        return self.model_copy(update={"path": self.path.with_stem(f"{self.path.stem}-{name}")})
 
 
 class JsonlSink(JsonLines):

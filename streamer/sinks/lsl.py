@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -37,6 +37,10 @@ class Config(SinkConfig):
     def open(self, info: DecisionInfo) -> LslSink:
         """Put the stream on the network."""
         return LslSink(info, self.name or info.name, labels=self.labels)
+
+    def of_stream(self, name: str) -> Self:
+        """Return the settings with the stream's name in that of the sink; the run's has it anyway."""
+        return self.model_copy(update={"name": f"{self.name}-{name}"}) if self.name else self
 
 
 class LslSink(Outlet):

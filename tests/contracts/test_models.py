@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from torch.utils import _pytree as pytree  # noqa: E402
 
 from offline.blocks.quantize import ResidualVQ  # noqa: E402
-from offline.export import check_parity, describe, step_graph  # noqa: E402
+from offline.export_graph import check_parity, export_step, per_channel  # noqa: E402
 from offline.models import kinds  # noqa: E402
 
 CASES = [
@@ -160,7 +160,8 @@ def test_geometry_is_true(model: Any) -> None:
 
 
 def test_exported_step_equals_the_model(model: Any) -> None:
-    """ONNX Runtime, stepped hop by hop, gives the model's values and final state."""
-    n_chans = model.config.n_chans
-    graph, content = describe(model, n_chans), step_graph(model, n_chans)
-    assert check_parity(model, content, graph, [signal(model).numpy().astype(np.float32)]) < 1e-5
+    """ONNX Runtime, stepped hop by hop, gives the model's values and final state, at one row and at more."""
+    content, graph = export_step(model, model.config.n_chans)
+    assert graph.rows == ("one" if per_channel(model) else "free")
+    signals = [signal(model, batch).numpy().astype(np.float32) for batch in (1, 5)]
+    assert check_parity(model, content, graph, signals) < 1e-5

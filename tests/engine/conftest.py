@@ -10,6 +10,7 @@ import pytest
 from toy_bundle import toy_graph, toy_manifest, write_bundle
 
 from engine.bundle import Bundle, load
+from engine.manifest import FREE_ROWS
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,15 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy(toy_folder: Path) -> Bundle:
     """The toy bundle, loaded."""
     return load(toy_folder)
+
+
+@pytest.fixture(scope="session")
+def toy_rows(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The toy bundle whose graph takes any number of streams."""
+    graph = toy_graph(FREE_ROWS)
+    manifest = toy_manifest(graph)
+    manifest["graph"]["rows"] = "free"
+    return load(write_bundle(tmp_path_factory.mktemp("bundles") / "toy-rows", manifest, graph))
 
 
 @pytest.fixture

@@ -119,3 +119,20 @@ def test_any_mutation_is_refused_or_harmless(toy_folder: Path, tmp_path: Path, d
     with contextlib.suppress(BundleError):
         bundle = load(folder)
         assert digest(bundle.graph_bytes) == bundle.manifest.files["step.onnx"]
+
+
+def test_a_graph_of_one_row_takes_one_stream(toy: Bundle) -> None:
+    """More are refused in words; one is what it takes anyway."""
+    assert toy.batched(1).manifest.graph == toy.manifest.graph
+    with pytest.raises(BundleError, match="takes one stream at a time; 3 were asked of it"):
+        toy.batched(3)
+
+
+def test_a_graph_of_free_rows_takes_many_streams(toy_rows: Bundle) -> None:
+    """Every tensor has a row for each, and the backend takes them; not more than there is room for."""
+    graph = toy_rows.batched(5).manifest.graph
+    assert [t.shape for t in (graph.input, *graph.outputs, *graph.state)] == [(5, 8, 10), (5, 1, 3), (5, 3)]
+    with OnnxRuntime().open(toy_rows.batched(5)) as backend:
+        assert backend.graph == graph
+    with pytest.raises(ValueError, match="1 to 1024 streams"):
+        toy_rows.batched(1025)

@@ -53,6 +53,39 @@ def test_restore_goes_back(toy: Bundle) -> None:
         assert np.array_equal(play(runner, hops(5)), first)
 
 
+def test_a_held_row_keeps_its_state(toy_rows: Bundle) -> None:
+    """A row that is held at some steps answers, at the others, as one that stood still meanwhile."""
+    frames = hops(6)
+    with OnnxRuntime().open(toy_rows) as one:
+        alone = play(Runner(one), frames)
+    with OnnxRuntime().open(toy_rows.batched(3)) as backend:
+        runner = Runner(backend)
+        turns, heard = [0, 0, 0], [[], [], []]  # row 1 moves at every second step, row 2 at the first two
+        for i in range(12):
+            moves = [row for row, now in enumerate((i < 6, i % 2 == 0, i < 2)) if now]
+            for row in range(3):
+                runner.input[row] = frames[turns[row], 0] if row in moves else 9.0
+            outputs = runner.step([row for row in range(3) if row not in moves])
+            for row in moves:
+                heard[row].append(outputs["logits"][row].reshape(-1).copy())
+                turns[row] += 1
+    for row, n in enumerate((6, 6, 2)):
+        np.testing.assert_allclose(heard[row], alone[:n], atol=1e-6)
+
+
+def test_reset_of_a_row_leaves_the_others(toy_rows: Bundle) -> None:
+    """After it that row is fresh, and the others go on."""
+    with OnnxRuntime().open(toy_rows.batched(3)) as backend:
+        runner = Runner(backend)
+        play(runner, hops(3))
+        going_on = runner.snapshot()
+        runner.reset([1])
+        for before, after in zip(going_on, runner.snapshot(), strict=True):
+            assert before[1].any()
+            assert not after[1].any()
+            assert np.array_equal(after[[0, 2]], before[[0, 2]])
+
+
 def test_two_runners_share_nothing(toy: Bundle) -> None:
     """Runners over one backend do not see each other's state."""
     with OnnxRuntime().open(toy) as backend:

@@ -22,7 +22,7 @@ from engine.listen import Listener, check  # noqa: E402
 from engine.tokens import Tokenizer  # noqa: E402
 from offline import export_part as exporting  # noqa: E402
 from offline.cli import app  # noqa: E402
-from offline.export_graph import check_parity, describe, noise, step_graph  # noqa: E402
+from offline.export_graph import check_parity, describe, export_step, noise, probes, step_graph  # noqa: E402
 from offline.export_part import codec_id, export_part  # noqa: E402
 from offline.models import biocodec, brainrvq_tokenizer  # noqa: E402
 from offline.pretrain.recipe import parse  # noqa: E402
@@ -188,7 +188,7 @@ def test_a_part_that_is_not_there_lists_those_that_are(codec_run: Path, tmp_path
 def test_parity_is_looked_at_on_recordings_too(codec_run: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Beside noise of one and of several channels, segments of the held-out subject go through both."""
     seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(exporting, "step_graph", lambda module, n_chans: b"")
+    monkeypatch.setattr(exporting, "export_step", lambda module, n_chans: (b"", describe(module, n_chans)))
     monkeypatch.setattr(exporting, "check_parity", lambda *args: seen.extend(x.shape for x in args[3]))
     monkeypatch.setattr(exporting, "write", lambda *args: None)
     export_part(codec_run, "backbone", tmp_path)
@@ -253,6 +253,18 @@ def test_a_graph_that_fixes_its_rows_is_refused() -> None:
     """What the exporter settles quietly for the rows of its example is not exported."""
     with pytest.raises(BundleError, match="fixes the first dimension"):
         step_graph(Rounding(fixed=True).eval(), 1)
+
+
+@pytest.mark.parametrize(("fixed", "rows"), [(False, "free"), (True, "one")])
+def test_the_manifest_says_whether_the_rows_are_free(fixed: bool, rows: str) -> None:
+    """A part that is no channel's takes any number of streams, or where torch fixes them one stream."""
+    model = Rounding(fixed=fixed).eval()
+    model.per_channel = False
+    content, graph = export_step(model, 1)
+    assert graph.rows == rows
+    signals = probes(model, 1, graph, 20.0)
+    assert [len(signal) for signal in signals] == ([1, 3] if rows == "free" else [1])
+    assert check_parity(model, content, graph, signals) < 1e-5
 
 
 def test_one_other_code_is_refused() -> None:

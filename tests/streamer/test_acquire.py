@@ -187,3 +187,20 @@ def test_feed_chooses_by_what_the_source_is() -> None:
         assert [type(one) for one in (threaded, direct, live)] == [ThreadedFeed, DirectFeed, DirectFeed]
         assert [c.discontinuity for c in read_all(threaded)] == [False, True]
         assert len(indices(read_all(direct))) == 100
+
+
+def test_a_reader_of_several_is_told_that_something_came() -> None:
+    """At the first samples and at the end: it can sleep between, and read without waiting."""
+    told = threading.Event()
+    source = GatedSource([part(record(20), 0, 10), StreamLost("gone")])
+    with ThreadedFeed(source, arrived=told.set) as samples:
+        assert samples.read(0.0) is None
+        assert not told.is_set()
+        source.gate.release()
+        assert told.wait(PATIENCE_S)
+        told.clear()
+        assert samples.read(0.0) is not None
+        source.gate.release()
+        assert told.wait(PATIENCE_S)
+        with pytest.raises(StreamLost):
+            samples.read(0.0)

@@ -1,0 +1,246 @@
+"""A run of several streams from its config: one process, a thread to acquire each, one step for all.
+
+A stream that is lost for good, or that changes, ends by itself; the run ends with the last one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from engine.bundle import load
+from engine.calibration import read as read_calibration
+from engine.config import ManyConfig
+from engine.live import counts, decision_info
+from engine.many import Many
+from engine.operating import outlook, settle
+from engine.pipeline import POLL_S
+from engine.priority import prioritised
+from engine.session import (
+    CHANGED,
+    LOST,
+    Say,
+    Session,
+    greeting,
+    interruptible,
+    low_latency,
+    lsl_clock,
+    report,
+)
+from engine.stepping import repair_for
+from engine.telemetry import Telemetry
+from engine.watch import Watch
+from streamer.acquire import ThreadedFeed
+from streamer.errors import EndOfStream, StreamLost, StreamMismatch
+from streamer.sources import Source, SourceConfig
+from streamer.types import Chunk, Decision
+
+END, TIME, STOPPED = "end of stream", "time is up", "stopped"
+
+
+def run_many(
+    config: ManyConfig,
+    *,
+    seconds: float | None = None,
+    say: Say = lambda line: None,
+    stop: threading.Event | None = None,
+    clock: Callable[[], float] | None = None,
+) -> dict[str, Any]:
+    """Run until every stream has ended, ``seconds`` of signal have passed, or somebody interrupts.
+
+    Parameters
+    ----------
+    say, stop, clock
+        As `engine.live.run_config`.
+
+    Returns
+    -------
+    dict
+        ``ended`` (that of the worst stream), ``reason``, ``steps`` (batched ones) and ``streams``: the report
+        of each, by name.
+    """
+    stop, arrived = stop or threading.Event(), threading.Event()
+    bundle, n = load(config.bundle), len(config.sources)
+    readout = bundle.readout
+    settings = settle(readout.decision, readout.operating, config.decision, bundle.label)
+    heads = [read_calibration(one.calibration) if one.calibration else None for one in config.sources]
+    sinks = [[sink.of_stream(name) for sink in config.sinks] for name in config.names]
+    with ExitStack() as stack:
+        backend = stack.enter_context(config.backend.open(bundle.batched(n)))
+        opened = [stack.enter_context(source) for source in _opened([one.source for one in config.sources])]
+        many = Many(
+            bundle,
+            backend,
+            [source.info for source in opened],
+            patience_s=config.patience_s,
+            quality=config.quality,
+            decision=settings,
+            calibrations=heads,
+        )
+        stack.enter_context(interruptible(stop))
+        streams = []
+        for name, source, own, pipeline in zip(config.names, opened, sinks, many.pipelines, strict=True):
+            info = decision_info(f"{config.name}-{name}", pipeline)
+            receivers = [stack.enter_context(sink.open(info)) for sink in own]
+            samples = ThreadedFeed(
+                source, repair=repair_for(config, pipeline), late=config.late, arrived=arrived.set
+            )
+            telemetry = Telemetry(pipeline.hop_s)
+            stack.enter_context(samples)
+            session = Session(pipeline, samples, receivers, telemetry, source.live, backend.name)
+            streams.append(_Stream(name, session, telemetry, config, seconds, say))
+        _greet(streams, say)
+        say(f"decides  {outlook(readout.decision, readout.operating, settings)}")
+        with low_latency(), prioritised(config.realtime, config.cores, say):
+            _drive(many, streams, arrived, stop, clock or lsl_clock())
+    return _report(many, streams)
+
+
+def _opened(configs: Sequence[SourceConfig]) -> list[Source]:
+    """Open all at once: one after the other, the first would have seconds of backlog when the last is there.
+
+    One that fails closes the others, and its error is raised.
+    """
+    with ThreadPoolExecutor(len(configs)) as pool:
+        opening = [pool.submit(config.open) for config in configs]
+    failed = next((error for one in opening if (error := one.exception()) is not None), None)
+    if failed is None:
+        return [one.result() for one in opening]
+    for one in opening:
+        if one.exception() is None:
+            one.result().close()
+    raise failed
+
+
+def _drive(
+    many: Many,
+    streams: list[_Stream],
+    arrived: threading.Event,
+    stop: threading.Event,
+    clock: Callable[[], float],
+) -> None:
+    """Read what has come, step what is due, send it on; sleep until there is more."""
+    for stream in streams:
+        stream.last = clock()
+    while not stop.is_set() and not all(stream.ended for stream in streams):
+        arrived.wait(min(POLL_S, many.due_in(clock())))
+        arrived.clear()
+        for number, stream in enumerate(streams):
+            while not stream.ended and not many.waits(number):
+                chunk = stream.read(clock())
+                if chunk is None:
+                    break
+                many.push(number, chunk, clock())
+            if stream.ended and not stream.told:
+                stream.told = True
+                many.end(number)
+        started = time.perf_counter()
+        for number, decision in many.step(clock()):
+            streams[number].emit(decision, time.perf_counter() - started, clock())
+            started = time.perf_counter()
+            arrived.set()  # a stream that was stepped may have more to read
+    for stream in streams:
+        stream.ended = stream.ended or STOPPED
+
+
+def _greet(streams: list[_Stream], say: Say) -> None:
+    """Say of each stream what it is and how it is adapted, and once what they have in common."""
+    for stream in streams:
+        first, _bundle, *adapted, _backend, _delay = greeting(stream.session, "")
+        for line in (first, *adapted):
+            say(f"{stream.name}: {line}")
+    pipeline = streams[0].session.pipeline
+    say(f"bundle   {pipeline.bundle.label}, {len(streams)} streams at once")
+    say(f"backend  {streams[0].session.backend}")
+
+
+def _report(many: Many, streams: list[_Stream]) -> dict[str, Any]:
+    worst = min(streams, key=lambda stream: (LOST, CHANGED, STOPPED, TIME, END).index(stream.ended))
+    return {
+        "ended": worst.ended,
+        "reason": worst.reason,
+        "steps": many.steps,
+        "streams": {
+            stream.name: report(stream.session, (stream.ended, stream.reason), counts(stream.telemetry))
+            for stream in streams
+        },
+    }
+
+
+class _Stream:
+    """One stream of the run: how it goes, and how it ended."""
+
+    def __init__(
+        self,
+        name: str,
+        session: Session[Decision],
+        telemetry: Telemetry,
+        config: ManyConfig,
+        seconds: float | None,
+        say: Say,
+    ) -> None:
+        self.name, self.session, self.telemetry = name, session, telemetry
+        self.ended, self.reason, self.told = "", "", False
+        self.last = 0.0
+        self._say: Say = lambda line: say(f"{name}: {line}")
+        self._watch = Watch(session.feed, session.pipeline, self._say)
+        self._stalled, self._rows = False, 0
+        self._most = math.inf if seconds is None else seconds * session.feed.info.sfreq
+        self._stall_s, self._give_up_s = (
+            (config.stall_s, config.give_up_s) if session.live else (math.inf, math.inf)
+        )
+
+    def read(self, now: float) -> Chunk | None:
+        """Return what has come, if anything has; else see whether the stream has ended."""
+        if self._rows >= self._most:
+            self.ended = TIME
+            return None
+        try:
+            chunk = self.session.feed.read(0.0)
+            if chunk is None:
+                self._wait(now)
+                return None
+        except EndOfStream:
+            self.ended = END
+            return None
+        except (StreamLost, StreamMismatch) as error:
+            self._say(str(error))
+            self.ended, self.reason = LOST if isinstance(error, StreamLost) else CHANGED, str(error)
+            return None
+        self.last, self._stalled = now, False
+        self._watch.look(now, len(chunk))
+        chunk = self._within(chunk)
+        self._rows += len(chunk)
+        return chunk
+
+    def _within(self, chunk: Chunk) -> Chunk:
+        """Return what of it lies within the seconds asked for: a file's reader is ahead by the whole ring."""
+        if self._rows + len(chunk) <= self._most:
+            return chunk
+        rows = slice(0, round(self._most - self._rows))
+        return replace(chunk, data=chunk.data[rows], times=chunk.times[rows], valid=chunk.valid[rows])
+
+    def _wait(self, now: float) -> None:
+        """Say that nothing comes; `StreamLost` when that has been so for too long."""
+        silent = now - self.last
+        if silent > self._give_up_s:
+            raise StreamLost(
+                f"No sample from {self.session.feed.info.name!r} for {silent:.0f} s: it is given up."
+            )
+        if not self._stalled and silent > self._stall_s:
+            self._stalled = True
+            self.telemetry.stalls += 1
+            self._watch.stalled(silent)
+
+    def emit(self, decision: Decision, took_s: float, now: float) -> None:
+        """Send a decision on."""
+        self.telemetry.computed(took_s)
+        for receiver in self.session.receivers:
+            receiver.write(decision)
+        self.telemetry.emitted(decision, now)

@@ -1,0 +1,198 @@
+"""A run of several streams: each comes out as it would alone, and ends for itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from engine.bundle import Bundle
+from engine.cli import app
+from engine.config import ManyConfig, RunConfig, parse_as, read_run
+from engine.live import run_config
+from engine.many_live import run_many
+from streamer.errors import ConfigError, StreamLost
+from streamer.sources import SourceConfig
+from streamer.sources.synthetic import Config as Synthetic
+from streamer.types import Chunk
+
+TOLERANCE = 1e-6  # of a probability; see test_many
+
+
+def settings(bundle: Bundle, folder: Path, seeds: range = range(3), **more: Any) -> dict[str, Any]:
+    sources = [{"source": source(seed), "name": f"p{seed}"} for seed in seeds]
+    sinks = [{"kind": "jsonl", "path": str(folder / "said.jsonl")}]
+    return {"bundle": str(bundle.folder), "sources": sources, "sinks": sinks, **more}
+
+
+def source(seed: int) -> dict[str, Any]:
+    chunk = 7 + 10 * seed  # each in another size
+    return {"kind": "synthetic", "seed": seed, "speed": "max", "seconds": 8 + seed, "chunk": chunk}
+
+
+def said(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()][1:]
+
+
+def test_each_stream_says_what_it_would_say_alone(toy_rows: Bundle, tmp_path: Path) -> None:
+    """Into a file of its own, in full to its end, with a report of its own."""
+    report = run_many(parse_as(ManyConfig, settings(toy_rows, tmp_path), "test"))
+    assert report["ended"] == "end of stream"
+    for seed in range(3):
+        path = tmp_path / f"alone-{seed}.jsonl"
+        sinks = [{"kind": "jsonl", "path": str(path)}]
+        raw = {"bundle": str(toy_rows.folder), "source": source(seed), "sinks": sinks}
+        alone = run_config(parse_as(RunConfig, raw, "test"))
+        found, wanted = said(tmp_path / f"said-p{seed}.jsonl"), said(path)
+        assert [(d["index"], d["time"], d["label"]) for d in found] == [
+            (d["index"], d["time"], d["label"]) for d in wanted
+        ]
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(
+                list(a["probabilities"].values()), list(b["probabilities"].values()), atol=TOLERANCE
+            )
+        mine = report["streams"][f"p{seed}"]
+        assert mine["ended"] == "end of stream"
+        assert {key: mine[key] for key in ("decisions", "labelled", "invalid", "samples_in")} == {
+            key: alone[key] for key in ("decisions", "labelled", "invalid", "samples_in")
+        }
+    assert report["steps"] < sum(stream["decisions"] for stream in report["streams"].values())
+
+
+class Dying(SourceConfig):
+    """A simulated subject whose amplifier is lost after so many chunks."""
+
+    kind: str = "dying"
+    chunks: int
+
+    def open(self) -> DyingSource:
+        return DyingSource(Synthetic.model_validate(source(0)), self.chunks)
+
+
+class DyingSource:
+    live = False
+
+    def __init__(self, config: Synthetic, chunks: int) -> None:
+        self._inner, self._left = config.open(), chunks
+        self.info = self._inner.info
+
+    def read(self, timeout_s: float) -> Chunk | None:
+        self._left -= 1
+        if self._left < 0:
+            raise StreamLost("the amplifier is gone")
+        return self._inner.read(timeout_s)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._inner.close()
+
+
+def test_a_stream_that_is_lost_ends_alone(toy_rows: Bundle, tmp_path: Path) -> None:
+    """The others go on to their end; it is said, and the run's report has it."""
+    config = parse_as(ManyConfig, settings(toy_rows, tmp_path), "test")
+    dying = config.sources[1].model_copy(update={"source": Dying(chunks=60)})
+    config = config.model_copy(update={"sources": (config.sources[0], dying, config.sources[2])})
+    lines: list[str] = []
+    report = run_many(config, say=lines.append)
+    assert "p1: the amplifier is gone" in lines
+    assert (report["ended"], report["reason"]) == ("stream lost", "the amplifier is gone")
+    ended = {name: (one["ended"], one["decisions"]) for name, one in report["streams"].items()}
+    whole = 16  # decisions a second
+    assert ended["p0"] == ("end of stream", 8 * whole)
+    assert ended["p2"] == ("end of stream", 10 * whole)
+    assert ended["p1"][0] == "stream lost"
+    assert 0 < ended["p1"][1] < 8 * whole
+
+
+def test_so_many_seconds_are_those_of_each_stream(toy_rows: Bundle, tmp_path: Path) -> None:
+    """Each ends when its own signal is that long."""
+    report = run_many(parse_as(ManyConfig, settings(toy_rows, tmp_path), "test"), seconds=2.0)
+    assert {one["ended"] for one in report["streams"].values()} == {"time is up"}
+    assert [one["decisions"] for one in report["streams"].values()] == [32, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"source": {"kind": "synthetic"}}, "'source' is given for each of the 'sources'"),
+        ({"calibration": "me.json"}, "'calibration' is given for each of the 'sources'"),
+        ({"sources": []}, "sources"),
+        ({"sources": [{"source": source(0), "name": "2"}, {"source": source(1)}]}, "are called 2"),
+        ({"sources": [{"source": source(0), "name": "a/b"}]}, "name"),
+    ],
+)
+def test_a_config_with_faults_is_refused(
+    toy_rows: Bundle, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    """Each by what is wrong with it."""
+    with pytest.raises(ConfigError, match=told):
+        parse_as(ManyConfig, {**settings(toy_rows, tmp_path), **change}, "test")
+
+
+def test_a_console_is_for_one_stream(toy_rows: Bundle, tmp_path: Path) -> None:
+    """Several would write over each other."""
+    config = parse_as(ManyConfig, settings(toy_rows, tmp_path, sinks=[{"kind": "console"}]), "test")
+    with pytest.raises(ConfigError, match="shows one stream"):
+        run_many(config)
+
+
+def test_check_looks_at_each_stream(toy_rows: Bundle, toy: Bundle, tmp_path: Path) -> None:
+    """One answer a stream, by name; and a bundle of one row is refused before anything is run."""
+    path = tmp_path / "many.yaml"
+    path.write_text(json.dumps(settings(toy_rows, tmp_path)))
+    result = CliRunner().invoke(app, ["check", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)) == {"p0", "p1", "p2"}
+    path.write_text(json.dumps(settings(toy, tmp_path)))
+    for command in ("check", "run"):
+        refused = CliRunner().invoke(app, [command, str(path), "--json"])
+        assert refused.exit_code == 2
+        assert "takes one stream at a time" in json.loads(refused.stdout)["error"]["message"]
+
+
+def test_the_command_runs_several(toy_rows: Bundle, tmp_path: Path) -> None:
+    """`bcistream run` takes such a config, and refuses what is for one stream."""
+    path = tmp_path / "many.yaml"
+    path.write_text(json.dumps(settings(toy_rows, tmp_path)))
+    assert isinstance(read_run(path), ManyConfig)
+    result = CliRunner().invoke(app, ["run", str(path), "--seconds", "2", "--json"])
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)["streams"]) == {"p0", "p1", "p2"}
+    refused = CliRunner().invoke(app, ["run", str(path), "--file", "me.edf", "--json"])
+    assert refused.exit_code == 2
+    assert "are for one stream" in json.loads(refused.stdout)["error"]["message"]
+
+
+def test_one_that_cannot_be_opened_closes_the_others(toy_rows: Bundle, tmp_path: Path) -> None:
+    """Nobody is left subscribed, and the reason is told."""
+    closed: list[int] = []
+
+    class Good(SourceConfig):
+        kind: str = "good"
+
+        def open(self) -> Any:
+            opened = Synthetic.model_validate(source(1)).open()
+            opened.close = lambda: closed.append(1)  # type: ignore[method-assign]
+            return opened
+
+    class Gone(SourceConfig):
+        kind: str = "gone"
+
+        def open(self) -> Any:
+            raise StreamLost("no such device")
+
+    config = parse_as(ManyConfig, settings(toy_rows, tmp_path), "test")
+    tried = [Good(), Gone(), Good()]
+    changed = [one.model_copy(update={"source": new}) for one, new in zip(config.sources, tried, strict=True)]
+    with pytest.raises(StreamLost, match="no such device"):
+        run_many(config.model_copy(update={"sources": tuple(changed)}))
+    assert closed == [1, 1]
