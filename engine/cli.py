@@ -243,6 +243,36 @@ def check(
         out.result(look(read_any(config), file))
 
 
+@app.command("compile")
+def compile_command(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder or name of a bundle.")],
+    backend: Annotated[Literal["tensorrt"], typer.Option(help="What is to run it.")] = "tensorrt",
+    precision: Annotated[
+        Literal["fp32", "tf32", "fp16", "int8"], typer.Option(help="What it computes in.")
+    ] = "fp32",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="The greatest number of rows; one per channel for any montage.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="A recording: ranges for int8, and real signal to judge the plan on.")
+    ] = None,
+    capability: Annotated[
+        str | None, typer.Option(help="Without a GPU: the compute capability to build for, such as 8.9.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the plans; default: BCISTREAM_CACHE, or the user's cache.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compile a bundle for a GPU; "ready" only once it was seen to compute what ONNX Runtime computes."""
+    from engine.compile import Settings, compile_bundle
+
+    out = Output(json)
+    with out.errors():
+        settings = Settings(precision, batch, calibrate, capability, cache)
+        out.result(compile_bundle(bundle, backend, settings, say=out.say))
+
+
 @app.command()
 def bench(
     seconds: Annotated[float, typer.Option(min=5.0, help="How long to measure.")] = 30.0,

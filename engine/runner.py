@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class Runner:
         state_out = {s.output: a for s, a in zip(self.graph.state, self._sets[1 - source], strict=True)}
         return Buffers(self.input, state_in, self._outputs, state_out)
 
-    def step(self) -> Arrays:
-        """Run one hop over `input`.
+    def step(self, hold: Sequence[int] = ()) -> Arrays:
+        """Run one hop over `input`; rows in ``hold`` keep their state.
 
         Returns
         -------
@@ -45,6 +46,9 @@ class Runner:
             The outputs, as views that the next step overwrites.
         """
         self._steps[self._now]()
+        for row in hold:
+            for kept, moved in zip(self._sets[self._now], self._sets[1 - self._now], strict=True):
+                moved[row] = kept[row]
         self._now = 1 - self._now
         return self._outputs
 
@@ -54,10 +58,10 @@ class Runner:
             self.step()
         self.reset()
 
-    def reset(self) -> None:
-        """Set the state to zero: the next hop is treated as the first one."""
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Set the state, or that of some rows, to zero: the next hop is treated as the first one."""
         for array in self._sets[self._now]:
-            array.fill(0)
+            array[... if rows is None else list(rows)] = 0
 
     def snapshot(self) -> list[NDArray[Any]]:
         """Return a copy of the state."""

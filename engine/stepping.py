@@ -10,7 +10,6 @@ from engine.backends import Arrays, Backend
 from engine.bundle import Bundle
 from engine.config import SignalConfig
 from engine.framer import Frame, Framer
-from engine.runner import Runner
 from streamer.chain import Chain
 from streamer.dsp.montage import Montage
 from streamer.dsp.quality import Quality
@@ -51,7 +50,7 @@ class Stepping(ABC, Generic[T]):
         self.bundle, self.info = bundle, info
         self.chain, self.notes = chain, tuple(notes)
         self.hop_s = graph.hop / bundle.manifest.input.sfreq
-        self._runner = Runner(backend)
+        self._runner = backend.runner()
         self._runner.warm_up()
         self._framer = Framer(self._runner.input, graph.left_context)
         self.resets = 0
