@@ -104,7 +104,8 @@ def _tensorrt(bundle: Bundle, settings: Settings, say: Callable[[str], None]) ->
     path = where / file_name(bundle, settings.precision, rows)
     beside = _sidecar(bundle, built, machine.here, capability, settings.precision, agreement)
     save(path, built.plan, beside)
-    write(where / TIMING, built.timing)
+    if built.timing:
+        write(where / TIMING, built.timing)
     return {
         "bundle": bundle.label,
         "status": NOT_VALIDATED if agreement is None else READY,

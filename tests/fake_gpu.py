@@ -24,7 +24,7 @@ HERE = Here("tensorrt_rtx", "1.7.1.116", CARD)
 HEADER = b"vtrt" + bytes(20) + bytes([1, 7, 1, 116])
 NUMPY = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
-Graphs = Literal["captured", "refused", "empty"]
+Graphs = Literal["captured", "refused", "empty", "copies"]
 
 
 class FakeDevice:
@@ -79,6 +79,8 @@ class FakeDevice:
         recorded, self._queue = self._queue, []
         if self.graphs == "empty":
             recorded = []
+        if self.graphs == "copies":
+            recorded = [one for one in recorded if not isinstance(one, Run)]
 
         def replay() -> None:
             self.replayed += 1
@@ -108,6 +110,16 @@ class FakeDevice:
         raise AssertionError(f"{nbytes} bytes at {address} are not the device's")
 
 
+class Run:
+    """A step of a plan, which a graph that was captured on another device does not hold."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def __call__(self) -> None:
+        self._work()
+
+
 class FakeLoaded:
     """A plan whose steps ONNX Runtime executes over the device's addresses."""
 
@@ -128,7 +140,7 @@ class FakeLoaded:
             sizes = [rows if n == -1 else n for n in shape]
             bind = binding.bind_input if name in inputs else binding.bind_output
             bind(name, "cpu", 0, np.dtype(dtype).type, sizes, addresses[name])
-        return lambda: self.device.queue(lambda: self._session.run_with_iobinding(binding))
+        return lambda: self.device.queue(Run(lambda: self._session.run_with_iobinding(binding)))
 
     def close(self) -> None:
         self.device.close()
@@ -141,7 +153,7 @@ class FakeMachine:
     ----------
     here : Here
     graphs : str
-        What becomes of CUDA graphs: captured, refused, or captured on another device and so empty.
+        What becomes of CUDA graphs: captured, refused, or captured on another device: empty, or copies alone.
     spoil : callable, optional
         What goes wrong with the graph between parsing and running.
     """

@@ -152,6 +152,7 @@ class DeviceRunner:
         self.input[:] = np.linspace(-1, 1, self.input.size, dtype=np.float32).reshape(self.input.shape)
         for name, address in self._y.items():
             device.fill(address, self._outputs[name].nbytes, POISON)
+            self._outputs[name].reshape(-1).view(np.uint8).fill(POISON)
         for address, size in zip(self._sets[1 - parity], self._sizes, strict=True):
             device.fill(address, size, POISON)
         self._zero(parity)

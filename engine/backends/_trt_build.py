@@ -38,7 +38,7 @@ class Order:
     capability : str or None
         Compute capability to build for, such as "8.9"; None: that of the GPU here.
     timing : bytes
-        The timing cache of an earlier build; empty for none.
+        The timing cache of an earlier build of `tensorrt`; empty for none.
     """
 
     graph: bytes
@@ -133,10 +133,9 @@ def build(trt: Any, order: Order) -> Built:
         config.clear_flag(trt.BuilderFlag.TF32)
     _aim(trt, config, order.capability)
     rows = _profile(trt, builder, network, config, order.rows)
-    timing = config.create_timing_cache(order.timing)
-    config.set_timing_cache(timing, False)  # False: one of another device is refused
+    timing = _timing(trt, config, order.timing)
     plan = made(trt, lambda: builder.build_serialized_network(network, config), "a plan")
-    return Built(bytes(plan), _tensors(network), rows, bytes(timing.serialize()))
+    return Built(bytes(plan), _tensors(network), rows, b"" if timing is None else bytes(timing.serialize()))
 
 
 def made(trt: Any, make: Callable[[], Any], what: str) -> Any:
@@ -165,6 +164,15 @@ def _aim(trt: Any, config: Any, capability: str | None) -> None:
         )
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(kinds, known[capability]), 0)
+
+
+def _timing(trt: Any, config: Any, earlier: bytes) -> Any | None:
+    """Give the builder what an earlier build has timed; TensorRT-RTX times nothing, and warns of it."""
+    if trt.__name__ != "tensorrt":
+        return None
+    cache = config.create_timing_cache(earlier)
+    config.set_timing_cache(cache, False)  # False: one of another device is refused
+    return cache
 
 
 def _profile(trt: Any, builder: Any, network: Any, config: Any, rows: int) -> tuple[int, int, int]:
