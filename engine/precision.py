@@ -28,7 +28,8 @@ BARS: dict[Precision, Agreement] = {
     "fp16": Agreement(values=5e-2, state=5e-2, codes=0.99, labels=0.97),
     "int8": Agreement(values=2e-1, state=2e-1, codes=1.0, labels=0.95),
 }
-QUANTISED = ["Conv", "MatMul", "Gemm"]
+# Products between activations do not survive: with them `gestures` keeps 77 % of its labels, without 99 %.
+QUANTISED = ["Conv"]
 # A bias of int32 is what TensorRT does not parse, and it wants ranges around zero.
 QDQ = {"QuantizeBias": False, "ActivationSymmetric": True, "WeightSymmetric": True}
 
@@ -80,11 +81,13 @@ def _fp16(graph: bytes) -> bytes:
 
 
 def _int8(bundle: Bundle, ranges: Frames) -> bytes:
-    """Quantise products and convolutions, 8 bits both sides, by ranges seen on the frames."""
+    """Quantise the convolutions, 8 bits both sides, by ranges seen on the frames."""
     onnx = _onnx()
+    model = onnx.load_from_string(bundle.graph_bytes)
+    if not any(node.op_type in QUANTISED for node in model.graph.node):
+        raise BundleError(f"Bundle {bundle.label} has no convolutions, so int8 changes nothing: take fp16.")
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    model = onnx.load_from_string(bundle.graph_bytes)
     del model.graph.value_info[:]  # else the exporter's own shapes contradict those that are inferred
     level = logging.root.level
     with tempfile.TemporaryDirectory() as folder:
@@ -99,6 +102,7 @@ def _int8(bundle: Bundle, ranges: Frames) -> bytes:
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=QUANTISED,
+                per_channel=True,
                 extra_options=QDQ,
             )
         finally:
@@ -114,9 +118,6 @@ class _Reader:
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         return next(self._inputs, None)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        raise AssertionError("frames are read in one go: the state runs through them")
 
 
 def _inputs(bundle: Bundle, frames: Frames) -> Iterator[dict[str, NDArray[Any]]]:

@@ -245,5 +245,6 @@ def _primary_context() -> Any:
     """Retain the primary context of the first GPU, once for the process, until it exits."""
     cuda = _pycuda()
     cuda.init()
-    atexit.register(_primary_context.cache_clear)
-    return cuda.Device(0).retain_primary_context()
+    context = cuda.Device(0).retain_primary_context()
+    atexit.register(context.detach)  # its destructor would give it back as if pycuda had made it
+    return context

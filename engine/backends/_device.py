@@ -70,8 +70,8 @@ class DeviceRunner:
         with self._device.current():
             self._steps[self._now]()
             for row in hold:
-                for old, new, size in zip(source, target, self._strides(), strict=True):
-                    self._device.copy(new + row * size, old + row * size, size)
+                for old, new, (start, size) in zip(source, target, self._spans(row), strict=True):
+                    self._device.copy(new + start, old + start, size)
             self._device.synchronize()
         self._now = 1 - self._now
         return self._outputs
@@ -89,8 +89,8 @@ class DeviceRunner:
                 self._zero(self._now)
             else:
                 for row in rows:
-                    for address, size in zip(self._sets[self._now], self._strides(), strict=True):
-                        self._device.fill(address + row * size, size)
+                    for address, (start, size) in zip(self._sets[self._now], self._spans(row), strict=True):
+                        self._device.fill(address + start, size)
             self._device.synchronize()
 
     def snapshot(self) -> list[NDArray[Any]]:
@@ -170,9 +170,13 @@ class DeviceRunner:
         for address, size in zip(self._sets[which], self._sizes, strict=True):
             self._device.fill(address, size)
 
-    def _strides(self) -> list[int]:
-        """Return the bytes of one row of each state tensor."""
-        return [size // s.shape[0] for size, s in zip(self._sizes, self.graph.state, strict=True)]
+    def _spans(self, row: int) -> list[tuple[int, int]]:
+        """Return where a row begins in each state tensor, and its size, bytes; IndexError for no row."""
+        strides = [size // s.shape[0] for size, s in zip(self._sizes, self.graph.state, strict=True)]
+        return [
+            (range(s.shape[0])[row] * stride, stride)
+            for stride, s in zip(strides, self.graph.state, strict=True)
+        ]
 
 
 def bound(graph: Graph, loaded: Loaded, buffers: Buffers) -> Callable[[], None]:

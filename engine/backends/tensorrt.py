@@ -56,7 +56,8 @@ class Config(BackendConfig):
         where = machine(to_run=True)
         here = where.here
         plan, beside = find(bundle, self.precision, here, self.cache)
-        name = f"{here.flavour} {here.version}, {here.gpu.name if here.gpu else ''}, {beside.precision}"
+        assert here.gpu is not None
+        name = f"{here.flavour} {here.version}, {here.gpu.name}, {beside.precision}"
         return TensorRTBackend(bundle, where.load(plan), name)
 
 

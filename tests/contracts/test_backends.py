@@ -210,6 +210,19 @@ def test_rows_are_reset_by_themselves(config: BackendConfig, rows: Bundle, befor
             assert was[2].any()
 
 
+@pytest.mark.parametrize("row", [3, -4])
+def test_rows_that_are_not_there(config: BackendConfig, rows: Bundle, row: int) -> None:
+    """A row beyond the last one is an IndexError, never memory of somebody else; -1 is the last one."""
+    with config.open(rows) as backend:
+        runner = backend.runner()
+        play(runner, 0, 2, hold=(-1,))
+        assert not any(state[2].any() for state in runner.snapshot())
+        with pytest.raises(IndexError):
+            runner.step((row,))
+        with pytest.raises(IndexError):
+            runner.reset((row,))
+
+
 def test_a_runner_reads_what_is_written_late(config: BackendConfig, bundle: Bundle) -> None:
     """The input buffer is read at the step, not before: what was in it at an earlier step is gone."""
     with config.open(bundle) as backend:

@@ -14,6 +14,7 @@ import pytest
 import toy_codec
 from fake_gpu import HERE, FakeMachine
 from onnx import TensorProto, helper, numpy_helper
+from toy_bundle import HOP, toy_graph, weights
 from typer.testing import CliRunner
 
 from engine import compile as compiling
@@ -196,8 +197,8 @@ def test_half_precision_has_float32_edges(toy: Bundle) -> None:
     """Input, outputs and state of a cast graph are as before; what is between is float16."""
     graph = cast(toy, "fp16")
     assert ends(graph) == ends(toy.graph_bytes)
-    weights = [one for one in onnx.load_from_string(graph).graph.initializer if one.name == "w"]
-    assert weights[0].data_type == TensorProto.FLOAT16
+    readout = [one for one in onnx.load_from_string(graph).graph.initializer if one.name == "w"]
+    assert readout[0].data_type == TensorProto.FLOAT16
 
 
 def test_a_cast_is_judged_before_it_is_compiled(
@@ -225,24 +226,63 @@ def write_noise(path: Path, bundle: Bundle, seconds: float, scale: float = 20.0)
     return path
 
 
+def convolved() -> bytes:
+    """Return the toy's graph with the read-out as a convolution over time, which int8 takes."""
+    model = onnx.load_from_string(toy_graph())
+    kernel = (weights().T[:, :, None] / np.float32(HOP)).repeat(HOP, axis=2)  # (classes, channels, hop)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(kernel, "k"), numpy_helper.from_array(np.array([2], dtype=np.int64), "two")]
+    )
+    rest = [node for node in model.graph.node if node.op_type not in ("ReduceMean", "MatMul")]
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Conv", ["x", "k"], ["wide"]))
+    model.graph.node.append(helper.make_node("Squeeze", ["wide", "two"], ["now"]))
+    model.graph.node.extend(rest)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def conv(toy_writer: Callable[..., Path]) -> Bundle:
+    """The toy with a convolution in it."""
+    return load(toy_writer(convolved()))
+
+
 def test_eight_bits_take_ranges_from_one_half_and_are_judged_on_the_other(
-    monkeypatch: pytest.MonkeyPatch, toy: Bundle, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, conv: Bundle, tmp_path: Path
 ) -> None:
     """On signal like that of its ranges the toy's int8 passes the gate, and its plan is ready."""
     put(monkeypatch, FakeMachine())
-    file = write_noise(tmp_path / "noise.npz", toy, 20.0)
-    report = compile_bundle(toy.folder, "tensorrt", Settings("int8", calibrate=file, cache=tmp_path / "c"))
+    file = write_noise(tmp_path / "noise.npz", conv, 20.0)
+    report = compile_bundle(conv.folder, "tensorrt", Settings("int8", calibrate=file, cache=tmp_path / "c"))
     assert report["status"] == "ready"
     assert 0.0 < report["cast_alone"]["values"] < BARS["int8"].values
 
 
-def test_eight_bits_with_the_wrong_ranges_are_refused(toy: Bundle) -> None:
+def test_eight_bits_with_the_wrong_ranges_are_refused(conv: Bundle) -> None:
     """Ranges of a signal a hundredth as large clip the real one, which the gate sees."""
-    frames = noise_frames(toy)
-    graph = cast(toy, "int8", frames / 100)
-    with OnnxRuntimeBackend(toy) as one, OnnxRuntimeBackend(replace(toy, graph_bytes=graph)) as other:
-        found = compare(toy, one.runner(), other.runner(), frames)
+    frames = noise_frames(conv)
+    graph = cast(conv, "int8", frames / 100)
+    with OnnxRuntimeBackend(conv) as one, OnnxRuntimeBackend(replace(conv, graph_bytes=graph)) as other:
+        found = compare(conv, one.runner(), other.runner(), frames)
     assert shortfalls(found, BARS["int8"])
+
+
+def test_eight_bits_of_nothing_are_refused(toy: Bundle) -> None:
+    """A bundle without convolutions would be the same in int8, and is told so."""
+    with pytest.raises(BundleError, match="no convolutions"):
+        cast(toy, "int8", noise_frames(toy))
+
+
+def test_a_recording_of_any_montage_judges_a_codec(
+    monkeypatch: pytest.MonkeyPatch, toy: Bundle, tmp_path: Path
+) -> None:
+    """Eight channels of a recording judge a plan for five, and one for twenty."""
+    put(monkeypatch, FakeMachine())
+    folder = toy_codec.write_tokenizer(tmp_path / "codec")
+    file = write_noise(tmp_path / "noise.npz", toy, 20.0)
+    for batch in (5, 20):
+        settings = Settings(batch=batch, calibrate=file, cache=tmp_path / "cache")
+        assert compile_bundle(folder, "tensorrt", settings)["agreement"]["codes"] == 1.0
 
 
 def test_a_recording_must_be_long_enough(

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import toy_codec
+from fake_gpu import FakeDevice
 from onnx import TensorProto, helper
 from toy_bundle import toy_graph
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from engine.agreement import at_rows, noise_frames
 from engine.backends import tensorrt
 from engine.backends._plan import Here, compare, header, read
+from engine.backends._trt import Engine
 from engine.backends._trt_build import FIXED, Order, build, library
 from engine.bundle import Bundle, digest, load, shipped
 from engine.cli import app
@@ -139,6 +141,29 @@ def test_real_plans_are_refused_where_they_do_not_belong(toy: Bundle, tmp_path: 
     path.write_bytes(content.tobytes())
     with pytest.raises(PlanError, match="damaged"):
         read(path, Here("tensorrt_rtx", "1.7.1.116", None), graph)
+
+
+def test_a_plan_that_tensorrt_refuses_frees_the_device(trt: Any) -> None:
+    """Without a GPU nothing comes back from a good plan: that is an error, and what was taken is freed."""
+    plan = build(trt, Order(toy_graph(), 1, capability=CAPABILITY)).plan
+    device = FakeDevice()
+    with pytest.raises(PlanError, match="makes no engine"):
+        Engine(trt, plan, device)
+    assert device.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("ICudaEngine", "get_tensor_name num_io_tensors get_tensor_dtype get_tensor_shape"),
+        ("ICudaEngine", "create_execution_context"),
+        ("IExecutionContext", "set_input_shape set_tensor_address infer_shapes execute_async_v3"),
+        ("Runtime", "deserialize_cuda_engine"),
+    ],
+)
+def test_what_runs_a_plan_has_the_names_that_are_used(trt: Any, kind: str, names: str) -> None:
+    """The calls that only a GPU can answer exist in the library."""
+    assert all(hasattr(getattr(trt, kind), name) for name in names.split())
 
 
 def test_codes_take_no_tf32(tmp_path: Path) -> None:
