@@ -16,6 +16,7 @@ from fake_gpu import FakeMachine
 from toy_bundle import KEEP, toy_graph, toy_manifest, weights, write_bundle
 
 from engine.backends import BackendConfig, Buffers, Running, tensorrt
+from engine.backends._cuda import PycudaDevice
 from engine.bundle import Bundle, load
 from engine.compile import Settings, compile_bundle
 from streamer.components import modules
@@ -49,6 +50,7 @@ def config(
     with pytest.MonkeyPatch.context() as patch:
         try:
             tensorrt.machine(to_run=True)
+            PycudaDevice().close()
         except (PlanError, MissingDependency):
             patch.setattr(tensorrt, "machine", lambda to_run: FakeMachine())
         for one in (bundle, rows):
