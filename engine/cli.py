@@ -255,6 +255,41 @@ def check(
         out.result(look(read_any(config), file))
 
 
+@app.command("compile")
+def compile_command(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder or name of a bundle.")],
+    backend: Annotated[
+        Literal["tensorrt", "onnxruntime"], typer.Option(help="What is to run it.")
+    ] = "tensorrt",
+    precision: Annotated[
+        Literal["fp32", "tf32", "fp16", "int8"], typer.Option(help="What it computes in.")
+    ] = "fp32",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="The greatest number of rows; one per channel for any montage.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="A recording: ranges for int8, and real signal to judge the plan on.")
+    ] = None,
+    capability: Annotated[
+        str | None, typer.Option(help="Without a GPU: the compute capability to build for, such as 8.9.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the plans; default: BCISTREAM_CACHE, or the user's cache.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the int8 bundle for onnxruntime.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compile a bundle, "ready" only once it computes what ONNX Runtime does in float32."""
+    from engine.compile import Settings, compile_bundle
+
+    out = Output(json)
+    with out.errors():
+        settings = Settings(precision, batch, calibrate, capability, cache, output)
+        out.result(compile_bundle(bundle, backend, settings, say=out.say))
+
+
 def from_file(
     settings: Taking, file: Path | None, speed: str, chunk: int | None, holes: Holes = "split"
 ) -> Taking:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import platform
 import socket
@@ -151,24 +150,25 @@ def _brainflow() -> Check:
 
 def _onnxruntime() -> Check:
     """Load every shipped bundle and step it."""
-    from engine.backends.onnxruntime import Config
+    from engine.backends.onnxruntime import PROVIDERS, Config
     from engine.bundle import load, shipped
-    from engine.runner import Runner
 
     times = []
     try:
+        import onnxruntime as ort
+
         for name in shipped():
             with Config().open(load(name)) as backend:
-                runner = Runner(backend)
+                runner = backend.runner()
                 runner.warm_up()
                 started = time.perf_counter()
                 runner.step()
                 times.append(f"{name} {1e3 * (time.perf_counter() - started):.2f} ms a step")
     except (BciError, ImportError) as error:
         return Check("onnxruntime", "broken", str(error), "pip install --force-reinstall bcistream")
-    return Check(
-        "onnxruntime", "ok", f"{_version('onnxruntime')}; " + (", ".join(times) or "no bundle shipped")
-    )
+    providers = [name for name, full in PROVIDERS.items() if full in ort.get_available_providers()]
+    told = f"{ort.__version__} ({', '.join(providers)}); " + (", ".join(times) or "no bundle shipped")
+    return Check("onnxruntime", "ok", told)
 
 
 def _readers() -> Check:
@@ -205,20 +205,38 @@ def _torch() -> Check:
 
 def _gpu() -> Check:
     """Ask the driver itself: a TensorRT object without a driver may take the process down."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
-    except OSError:
+    from engine.backends._cuda import driver, gpu, gpu_count
+
+    library = driver()
+    if library is None:
         return Check("gpu", "missing", "no NVIDIA driver", "None is needed: ONNX Runtime runs on the CPU.")
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+    found, count = gpu(library), gpu_count(library)
+    if found is None:
         return Check(
             "gpu", "missing", "a driver, but no device that it can use", "Run nvidia-smi to see why."
         )
-    return Check("gpu", "ok", f"{count.value} NVIDIA device{'s' if count.value > 1 else ''}")
+    more = f" and {count - 1} more" if count > 1 else ""
+    return Check(
+        "gpu", "ok", f"{found.name}, compute capability {found.capability}, CUDA {found.driver}{more}"
+    )
 
 
 def _tensorrt() -> Check:
-    for name in ("tensorrt", "tensorrt_rtx"):
-        if importlib.util.find_spec(name) is not None:
-            return Check("tensorrt", "ok", f"{name} {_version(name) or ''}".strip())
-    return Check("tensorrt", "missing", "not installed", "Optional, for NVIDIA GPUs.")
+    """See what of the TensorRT backend is installed, without making anything of it."""
+    wanted = {"pycuda": "memory on the GPU", "cuda.bindings": "CUDA graphs", "onnx": "casts to fp16 and int8"}
+    packages = {"pycuda": "pycuda", "cuda.bindings": "cuda-bindings", "onnx": "onnx"}
+    libraries = [name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name) is not None]
+    if not libraries:
+        return Check("tensorrt", "missing", "not installed", "Optional, for NVIDIA GPUs.")
+    there = [f"{name} {_version(name) or ''}".strip() for name in libraries]
+    there += [f"{packages[name]} {_version(packages[name])}" for name in wanted if _there(name)]
+    lacking = [f"no {packages[name]} ({use})" for name, use in wanted.items() if not _there(name)]
+    fix = "pip install 'bcistream[tensorrt]', with CUDA's headers at hand" if lacking else ""
+    return Check("tensorrt", "missing" if lacking else "ok", ", ".join([*there, *lacking]), fix)
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package above it
+        return False

@@ -20,13 +20,12 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from engine.backends import Arrays, Backend
+from engine.backends import Arrays, Backend, Running
 from engine.bundle import Bundle
 from engine.calibration import Calibration
 from engine.decision import DecisionSettings
 from engine.framer import Frame
 from engine.pipeline import Pipeline
-from engine.runner import Runner
 from streamer.dsp import StepConfig
 from streamer.types import Chunk, Decision, StreamInfo
 
@@ -55,7 +54,7 @@ class Many:
     ----------
     pipelines : list of Pipeline
         To be looked at, not to be fed.
-    runner : Runner
+    runner : Running
         The one that they share.
     steps : int
         Batched steps so far.
@@ -77,7 +76,7 @@ class Many:
         decision: DecisionSettings | None = None,
         calibrations: Sequence[Calibration | None] = (),
     ) -> None:
-        self.runner = Runner(backend)
+        self.runner = backend.runner()
         heads = calibrations or [None] * len(infos)
         self._lanes = [
             _Lane(
@@ -165,12 +164,12 @@ class Seat:
         A view.
     """
 
-    def __init__(self, runner: Runner, row: int) -> None:
+    def __init__(self, runner: Running, row: int) -> None:
         self._runner, self._row = runner, row
         self.input = runner.input[row : row + 1]
 
     def step(self) -> Arrays:
-        """Run one hop over `input`, all other rows held; as `Runner.step`."""
+        """Run one hop over `input`, all other rows held; as `Running.step`."""
         others = [row for row in range(len(self._runner.input)) if row != self._row]
         return row_of(self._runner.step(others), self._row)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from streamer.errors import BciError
@@ -62,7 +63,7 @@ class Output:
         for key in rows[0] if rows else ("nothing found",):
             table.add_column(str(key))
         for row in rows:
-            table.add_row(*[_words(value) for value in row.values()])
+            table.add_row(*[escape(_words(value)) for value in row.values()])  # [extra] is no markup
         with _printed():
             self._out.print(table)
 

@@ -27,7 +27,6 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import MANIFEST, Bundle, digest, load
 from engine.framer import Framer
 from engine.manifest import PRODUCTS as KINDS
-from engine.runner import Runner
 from streamer.acquire import feed
 from streamer.errors import BundleError, ConfigError, EndOfStream, MissingDependency
 from streamer.types import Chunk, StreamInfo, make_chunk
@@ -215,7 +214,7 @@ def _stepped(bundle: Bundle, hops: Hops) -> tuple[Found, float]:
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     took = []
     with OnnxRuntime().open(bundle) as backend:
-        runner = Runner(backend)
+        runner = backend.runner()
         runner.warm_up()
         for hop in hops:
             runner.input[:] = hop

@@ -13,7 +13,6 @@ from engine.backends import Arrays, Backend
 from engine.bundle import Bundle
 from engine.config import AcceptConfig
 from engine.framer import Frame, Framer
-from engine.runner import Runner
 from streamer.chain import Chain
 from streamer.dsp.montage import Montage
 from streamer.dsp.quality import Quality
@@ -133,7 +132,7 @@ class Stepping(ABC, Generic[T]):
 
 
 def _warm(backend: Backend) -> Seat:
-    runner = Runner(backend)
+    runner = backend.runner()
     runner.warm_up()
     return runner
 

@@ -5,6 +5,7 @@
     BciError                    every error raised on purpose; its message says what to do
     ├── ConfigError             a YAML file, a recipe, a command-line option
     ├── BundleError             a bundle that is damaged, foreign or incomplete
+    ├── PlanError               a compiled plan that is damaged, foreign, or computes something else
     ├── RecordingError          a file that cannot be read as a recording
     ├── MissingDependency       an optional library is needed and not installed
     └── StreamError
@@ -29,6 +30,10 @@ class ConfigError(BciError):
 
 class BundleError(BciError):
     """A bundle that is damaged, foreign or incomplete."""
+
+
+class PlanError(BciError):
+    """A plan compiled for a GPU: missing, damaged, foreign, or not computing what its bundle does."""
 
 
 class RecordingError(BciError):

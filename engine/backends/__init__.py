@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -31,10 +31,49 @@ class Buffers:
     state_out: Arrays
 
 
+class Running(Protocol):
+    """A compiled graph that is stepped hop by hop and keeps its state, wherever that lies.
+
+    Attributes
+    ----------
+    input : ndarray, shape (B, C, hop), float32
+        In host memory; write the hop here, then call `step`.
+    """
+
+    input: NDArray[np.float32]
+
+    def step(self, hold: Sequence[int] = ()) -> Arrays:
+        """Run one hop over `input`.
+
+        Parameters
+        ----------
+        hold : sequence of int
+            Rows whose state stays as it is: nothing came for them, and what is put out for them is void.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The outputs, as views that the next step overwrites.
+        """
+
+    def warm_up(self, steps: int = 3) -> None:
+        """Run some steps so that the first real one is not slow, then reset."""
+
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Set the state, or that of some rows, to zero: the next hop is treated as the first one."""
+
+    def snapshot(self) -> list[NDArray[Any]]:
+        """Return a copy of the state, in the order of the manifest."""
+
+    def restore(self, state: list[NDArray[Any]]) -> None:
+        """Go back to a state that `snapshot` returned."""
+
+
 class Backend(Protocol):
     """Executes a step graph over buffers that somebody else owns; a context manager.
 
-    It holds no state of the stream: the same buffers give the same outputs.
+    Over `bind` it holds no state of the stream: the same buffers give the same outputs.  `runner` is what a
+    stream is run with: there the backend decides where the state lies.
     """
 
     graph: Graph
@@ -48,6 +87,9 @@ class Backend(Protocol):
         ValueError
             A buffer that is missing, or whose shape, dtype or memory layout is not the graph's.
         """
+
+    def runner(self) -> Running:
+        """Return a runner over this graph, its state zero; each has a state of its own."""
 
     def close(self) -> None:
         """Let go of the compiled graph; may be called twice."""

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends import BackendConfig
+from engine.backends import BackendConfig, Running
 from engine.bench.figures import summary
 from engine.bundle import Bundle
-from engine.runner import Runner
 
 FAIR = "bcitrain cost RECIPE"
 AGREE = 1e-4  # of the outputs' size; float32 in another order gives 1e-6
@@ -45,7 +44,7 @@ def measure(
     graph = bundle.manifest.graph
     hops = 1 + math.ceil(graph.left_context / graph.hop)
     with backend.open(bundle) as opened:
-        runner = Runner(opened)
+        runner = opened.runner()
         noise = _noise(runner, 2 * hops)
         apart = difference(runner, noise, hops)
         step_ms, again_ms = _clock(runner, noise, hops, seconds, clock)
@@ -63,20 +62,20 @@ def measure(
     }
 
 
-def _noise(runner: Runner, n: int) -> NDArray[np.float32]:
+def _noise(runner: Running, n: int) -> NDArray[np.float32]:
     shape = (n, *runner.input.shape)
     drawn: NDArray[np.float32] = np.random.default_rng(0).normal(scale=10.0, size=shape).astype(np.float32)
     return drawn
 
 
-def difference(runner: Runner, noise: NDArray[np.float32], hops: int) -> float:
+def difference(runner: Running, noise: NDArray[np.float32], hops: int) -> float:
     """Return how far the last outputs after ``hops`` hops from an empty state are from those after all."""
     return max(
         _apart(a, b) for a, b in zip(_outputs(runner, noise), _outputs(runner, noise[-hops:]), strict=True)
     )
 
 
-def _outputs(runner: Runner, noise: NDArray[np.float32]) -> list[NDArray[Any]]:
+def _outputs(runner: Running, noise: NDArray[np.float32]) -> list[NDArray[Any]]:
     outputs = _again(runner, noise)
     return [array.astype(np.float64) for array in outputs.values()]
 
@@ -85,7 +84,7 @@ def _apart(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.abs(a - b).max(initial=0.0)) / max(1.0, float(np.abs(b).max(initial=0.0)))
 
 
-def _again(runner: Runner, noise: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+def _again(runner: Running, noise: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Run hops from an empty state; return the last outputs."""
     runner.reset()
     for hop in noise:
@@ -95,7 +94,7 @@ def _again(runner: Runner, noise: NDArray[np.float32]) -> dict[str, NDArray[Any]
 
 
 def _clock(
-    runner: Runner, noise: NDArray[np.float32], hops: int, seconds: float, clock: Callable[[], float]
+    runner: Running, noise: NDArray[np.float32], hops: int, seconds: float, clock: Callable[[], float]
 ) -> tuple[list[float], list[float]]:
     """Return durations in ms: as many steps as a window holds, then that window again, until time is up."""
     step_ms: list[float] = []

@@ -20,7 +20,6 @@ from engine.backends import Backend
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, Readout
 from engine.framer import Framer
-from engine.runner import Runner
 from offline.evaluate.answers import answers, hops_of
 from offline.evaluate.figures import rounded
 from offline.evaluate.played import QUALITY, Played, chunks, log_softmax
@@ -100,7 +99,7 @@ def play_windowed(bundle: Bundle, backend: Backend, session: Session, streamed: 
     asked = task.protocol.asked(readout.classes, readout.idle)
     hops, starts = _hops_behind_dsp(bundle, session)
     frames = -(-graph.left_context // graph.hop)
-    runner, logs = Runner(backend), streamed.log_probs.copy()
+    runner, logs = backend.runner(), streamed.log_probs.copy()
     for _, rows in hops_of(streamed, readout.classes, asked, task.protocol):
         for row in rows.tolist():
             runner.reset()
