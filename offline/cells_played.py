@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +42,19 @@ def read_played(folder: Path, bundle: Bundle, subjects: Sequence[str] | None = N
         return played
     kept = set(select(sorted({one.subject for one in played}), subjects, str(folder)))
     return [one for one in played if one.subject in kept]
+
+
+def temperature_of(folder: Path) -> float | None:
+    """Return the geometric mean of the temperatures of a benchmark's nets of one model; None of no cell.
+
+    Each was fitted to the few people that its own fold validated on; together they are many.
+    """
+    abouts = [place / ABOUT for place in _places(folder) if (place / ABOUT).is_file()]
+    try:
+        found = [float(json.loads(path.read_text())["temperature"]) for path in abouts]
+        return math.exp(math.fsum(map(math.log, found)) / len(found)) if found else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordingError(f"A cell in {folder} is damaged ({error}): run the benchmark again.") from error
 
 
 def _places(folder: Path) -> list[Path]:

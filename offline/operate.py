@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from engine.decision import DecisionSettings
 from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
 from offline.activations import Tally, tally
-from offline.cells_played import read_played
+from offline.cells_played import read_played, temperature_of
 from offline.evaluate.played import Played, play
 from offline.evaluate.protocol import Live
 from offline.evaluate.recordings import (
@@ -91,7 +91,8 @@ def operate_played(
     """Fit a bundle's decision stage on what other nets of its recipe said of people whom they did not know.
 
     A benchmark keeps that for everybody it tests, so there are many people even where the bundle itself has
-    learnt from nearly all of them.  What is promised is then what the recipe does on new people.
+    learnt from nearly all of them.  What is promised is then what the recipe does on new people.  The bundle
+    takes over those nets' mean temperature, too: its own comes from the few people that it validated on.
 
     Parameters
     ----------
@@ -102,6 +103,8 @@ def operate_played(
     """
     bundle = _with_idle(reference)
     played = read_played(Path(folder), bundle, subjects)
+    if (temperature := temperature_of(Path(folder))) is not None:
+        bundle = _with_temperature(bundle, temperature)
     return _operated(bundle, played, "nets of the same recipe", Path(folder), Path(output), options)
 
 
@@ -113,6 +116,11 @@ def _with_idle(reference: str | Path) -> Bundle:
             f"{', '.join(bundle.readout.classes)}, and no rate of false activations can be promised."
         )
     return bundle
+
+
+def _with_temperature(bundle: Bundle, temperature: float) -> Bundle:
+    readout = bundle.readout.model_copy(update={"temperature": round(temperature, 4)})
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"readout": readout}))
 
 
 @dataclass(frozen=True, slots=True)

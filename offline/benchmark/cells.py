@@ -46,6 +46,8 @@ class Answered:
         model's own head said of the same; empty where neither was asked for.
     seconds : float
         It took.
+    temperature : float
+        That the logits were divided by.
     """
 
     played: tuple[Played, ...]
@@ -54,6 +56,7 @@ class Answered:
     calibrated: tuple[Played, ...] = ()
     uncalibrated: tuple[Played, ...] = ()
     seconds: float = 0.0
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class Cell:
             "decision": answered.decision.model_dump(mode="json"),
             "notes": list(answered.notes),
             "seconds": answered.seconds,
+            "temperature": answered.temperature,
         }
         (part / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -123,6 +127,7 @@ class Cell:
                 calibrated=self._group("calibrated"),
                 uncalibrated=self._group("uncalibrated"),
                 seconds=float(about["seconds"]),
+                temperature=float(about["temperature"]),
             )
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise RecordingError(

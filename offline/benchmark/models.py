@@ -158,7 +158,7 @@ def _play(bundle: Bundle, notes: tuple[str, ...], bench: Bench, fold: Fold) -> A
     people = {name: bench.recordings.sessions(name) for name in fold.test}
     with OnnxRuntime().open(bundle) as backend:
         played = tuple(play(bundle, backend, one) for sessions in people.values() for one in sessions)
-        answered = Answered(played, readout.decision, notes)
+        answered = Answered(played, readout.decision, notes, temperature=readout.temperature)
         if bench.recipe.calibrate is None:
             return answered
         return _refitted(answered, bundle, backend, people, bench.recipe.calibrate)
