@@ -92,7 +92,7 @@ def operate_played(
 
     A benchmark keeps that for everybody it tests, so there are many people even where the bundle itself has
     learnt from nearly all of them.  What is promised is then what the recipe does on new people.  The bundle
-    takes over those nets' mean temperature, too: its own comes from the few people that it validated on.
+    takes over those nets' median temperature, too: its own comes from the few people that it validated on.
 
     Parameters
     ----------

@@ -314,7 +314,7 @@ def test_a_bundle_is_operated_by_what_its_siblings_said(tmp_path: Path) -> None:
     assert (told["subjects"], told["decisions_of"]) == (["P0", "P1", "P2"], "nets of the same recipe")
     assert told["live"] == {"settle_s": 0.5, "clear_s": 1.0, "early_s": 0.2}
     assert {point.people for point in load(new).readout.operating} == {3}
-    assert load(new).readout.temperature == 1.5  # the geometric mean of .75 and 3
+    assert load(new).readout.temperature == 1.875  # of .75 and 3
     alone = CliRunner().invoke(app, [*args[:-3], "--played", str(cells / "seed0_fold0")])
     assert json.loads(alone.stdout)["subjects"] == ["P0", "P2"]
     for wrong, said in ((["--data", str(tmp_path), *args[-1:], str(cells)], "either --data"),
