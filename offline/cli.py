@@ -6,6 +6,7 @@ import typer
 
 from offline.commands import (
     benchmark,
+    card,
     cost,
     crossval,
     data,
@@ -44,6 +45,7 @@ app.command()(evaluate.evaluate)
 app.command()(operate.operate)
 app.command()(benchmark.benchmark)
 app.command()(draw.draw)
+app.command()(card.card)
 app.command()(cost.cost)
 app.add_typer(data.app, name="data")
 

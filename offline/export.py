@@ -15,6 +15,7 @@ from engine.bundle import FORMAT, MANIFEST, Bundle, Graph, Manifest, digest
 from engine.bundle import load as load_bundle
 from engine.head import Head
 from engine.manifest import PRODUCTS
+from offline.card import CARD
 from offline.export_graph import (
     GRAPH_FILE,
     OPSET,
@@ -41,7 +42,6 @@ __all__ = [
     "real_probe", "step_graph", "write",
 ]  # fmt: skip
 
-CARD_FILE = "MODEL_CARD.md"
 WHERE = {"path", "prefix", "include", "exclude"}  # of a folder: not how it is read
 PROBE_HOPS = 600  # real signal to check parity on: longer than any left context so far
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
@@ -113,11 +113,11 @@ def _centred(run: Run) -> Head | None:
 
 def write(manifest: dict[str, Any], graph_bytes: bytes, folder: Path) -> Bundle:
     """Write the files and the manifest with their hashes, and read the bundle back; a card there is kept."""
-    card = folder / CARD_FILE
+    card = folder / CARD
     empty = f"# {manifest['title']}\n\nNo card has been written for this bundle yet.\n"
     contents = {
         GRAPH_FILE: graph_bytes,
-        CARD_FILE: card.read_bytes() if card.is_file() else empty.encode(),
+        CARD: card.read_bytes() if card.is_file() else empty.encode(),
     }
     hashes = {name: digest(content) for name, content in contents.items()}
     checked = Manifest.model_validate({"format": FORMAT, **manifest, "files": hashes})

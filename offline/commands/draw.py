@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import BundleRef, Json, need
+from offline.commands._shared import BundleRef, Json, Subjects, need
 
 
 def draw(
@@ -22,6 +22,7 @@ def draw(
     topography: Annotated[
         bool, typer.Option("--topography", help="Draw where on the head the decoder's evidence comes from.")
     ] = False,
+    subjects: Subjects = None,
     json: Json = False,
 ) -> None:
     """Draw what a bundle decided over a recording, beside what was asked; or what it looks at."""
@@ -37,7 +38,9 @@ def draw(
 
             task = task_of(loaded, recording if recording.is_dir() else recording.parent)
             if recording.is_dir():
-                found = [read() for person in find_people(task) for _, read in openers(task, person)]
+                found = [
+                    read() for person in find_people(task, subjects) for _, read in openers(task, person)
+                ]
             else:
                 found = [open_file(task, recording)]
             out.result(draw_topography(loaded, found, picture))
