@@ -60,6 +60,9 @@ def check(config: SessionConfig, file: Path | None = None) -> dict[str, Any]:
         if file is not None:
             raise ConfigError("A recording is one stream: leave out --file to check several sources.")
         bundle.batched(len(config.sources))  # refuses a graph of one row
+        for name in config.names:
+            for sink in config.sinks:
+                sink.of_stream(name)  # refuses what cannot be had for each
         return {name: _decided(one, bundle) for name, one in config.alone().items()}
     if isinstance(config, ListenConfig):
         if file is not None:

@@ -35,6 +35,11 @@ from streamer.errors import ConfigError, PlanError
 Target = Literal["tensorrt", "onnxruntime"]
 ANY_MONTAGE_ROWS = 64  # of a bundle for any montage, one per channel: a full cap
 READY = "ready"
+# Settings that say nothing to the backend.
+FOREIGN: dict[Target, tuple[str, ...]] = {
+    "tensorrt": ("output",),
+    "onnxruntime": ("batch", "capability", "cache"),
+}
 NOT_VALIDATED = "built, not validated: no GPU"
 
 
@@ -83,6 +88,10 @@ def compile_bundle(
     BciError
         It does not compile, or what came out computes something else; then nothing is left behind.
     """
+    foreign = [name for name in FOREIGN[target] if getattr(settings, name) is not None]
+    if foreign:
+        options = ", ".join(f"--{name}" for name in foreign)
+        raise ConfigError(f"{options}: not for --backend {target}. Leave it out.")
     return TARGETS[target](load(reference), settings, say)
 
 

@@ -88,7 +88,7 @@ class Many:
                     quality=quality,
                     decision=decision,
                     calibration=head,
-                    seat=Seat(self.runner, row),
+                    seat=_Row(self.runner, row),
                 ),
             )
             for row, (info, head) in enumerate(zip(infos, heads, strict=True))
@@ -155,7 +155,7 @@ class Many:
             self._behind |= lane.behind
 
 
-class Seat:
+class _Row:
     """A row of a runner that many streams share, as a runner of one row.
 
     Attributes

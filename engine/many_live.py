@@ -9,12 +9,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 from engine.bundle import load
+from engine.calibration import check as check_calibration
 from engine.calibration import read as read_calibration
 from engine.config import ManyConfig
 from engine.live import counts, decision_info
@@ -70,6 +70,9 @@ def run_many(
     readout = bundle.readout
     settings = settle(readout.decision, readout.operating, config.decision, bundle.label)
     heads = [read_calibration(one.calibration) if one.calibration else None for one in config.sources]
+    for head in heads:
+        if head is not None:
+            check_calibration(head, bundle)
     sinks = [[sink.of_stream(name) for sink in config.sinks] for name in config.names]
     with ExitStack() as stack:
         backend = stack.enter_context(config.backend.open(bundle.batched(n)))
@@ -105,17 +108,38 @@ def run_many(
 def _opened(configs: Sequence[SourceConfig]) -> list[Source]:
     """Open all at once: one after the other, the first would have seconds of backlog when the last is there.
 
-    One that fails closes the others, and its error is raised.
+    One that fails closes the others, and its error is raised; so does Ctrl-C, without waiting for them.
     """
-    with ThreadPoolExecutor(len(configs)) as pool:
-        opening = [pool.submit(config.open) for config in configs]
-    failed = next((error for one in opening if (error := one.exception()) is not None), None)
-    if failed is None:
-        return [one.result() for one in opening]
-    for one in opening:
-        if one.exception() is None:
-            one.result().close()
-    raise failed
+    found: dict[int, Source | BaseException] = {}
+    given_up = threading.Event()
+
+    def work(place: int) -> None:
+        try:
+            source = configs[place].open()
+        except BaseException as error:  # not swallowed: raised below
+            found[place] = error
+            return
+        found[place] = source
+        if given_up.is_set():
+            source.close()
+
+    threads = [threading.Thread(target=work, args=(place,), daemon=True) for place in range(len(configs))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(POLL_S)  # a signal is answered in between
+        for one in found.values():
+            if isinstance(one, BaseException):
+                raise one
+    except BaseException:
+        given_up.set()
+        for one in list(found.values()):
+            if not isinstance(one, BaseException):
+                one.close()
+        raise
+    return [one for _, one in sorted(found.items()) if not isinstance(one, BaseException)]
 
 
 def _drive(
@@ -127,7 +151,7 @@ def _drive(
 ) -> None:
     """Read what has come, step what is due, send it on; sleep until there is more."""
     for stream in streams:
-        stream.last = clock()
+        stream.begin(clock())
     while not stop.is_set() and not all(stream.ended for stream in streams):
         arrived.wait(min(POLL_S, many.due_in(clock())))
         arrived.clear()
@@ -136,14 +160,15 @@ def _drive(
                 chunk = stream.read(clock())
                 if chunk is None:
                     break
+                started = time.perf_counter()
                 many.push(number, chunk, clock())
+                stream.busy_s += time.perf_counter() - started
             if stream.ended and not stream.told:
                 stream.told = True
                 many.end(number)
         started = time.perf_counter()
         for number, decision in many.step(clock()):
             streams[number].emit(decision, time.perf_counter() - started, clock())
-            started = time.perf_counter()
             arrived.set()  # a stream that was stepped may have more to read
     for stream in streams:
         stream.ended = stream.ended or STOPPED
@@ -187,18 +212,25 @@ class _Stream:
     ) -> None:
         self.name, self.session, self.telemetry = name, session, telemetry
         self.ended, self.reason, self.told = "", "", False
-        self.last = 0.0
+        self.last = self.busy_s = 0.0
+        self._seconds, self._end = seconds, math.inf
         self._say: Say = lambda line: say(f"{name}: {line}")
         self._watch = Watch(session.feed, session.pipeline, self._say)
         self._stalled, self._rows = False, 0
-        self._most = math.inf if seconds is None else seconds * session.feed.info.sfreq
+        self._most = math.inf if seconds is None else round(seconds * session.feed.info.sfreq)
         self._stall_s, self._give_up_s = (
             (config.stall_s, config.give_up_s) if session.live else (math.inf, math.inf)
         )
 
+    def begin(self, now: float) -> None:
+        """Start to count: silence, and of a live stream the time that it may take."""
+        self.last = now
+        if self.session.live and self._seconds is not None:
+            self._end = now + self._seconds
+
     def read(self, now: float) -> Chunk | None:
         """Return what has come, if anything has; else see whether the stream has ended."""
-        if self._rows >= self._most:
+        if self._rows >= self._most or now >= self._end:
             self.ended = TIME
             return None
         try:
@@ -223,7 +255,7 @@ class _Stream:
         """Return what of it lies within the seconds asked for: a file's reader is ahead by the whole ring."""
         if self._rows + len(chunk) <= self._most:
             return chunk
-        rows = slice(0, round(self._most - self._rows))
+        rows = slice(0, int(self._most - self._rows))
         return replace(chunk, data=chunk.data[rows], times=chunk.times[rows], valid=chunk.valid[rows])
 
     def _wait(self, now: float) -> None:
@@ -239,8 +271,9 @@ class _Stream:
             self._watch.stalled(silent)
 
     def emit(self, decision: Decision, took_s: float, now: float) -> None:
-        """Send a decision on."""
-        self.telemetry.computed(took_s)
+        """Send on a decision that came so long after its batched step began; its own DSP is added."""
+        self.telemetry.computed(self.busy_s + took_s)
+        self.busy_s = 0.0
         for receiver in self.session.receivers:
             receiver.write(decision)
         self.telemetry.emitted(decision, now)

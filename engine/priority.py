@@ -46,6 +46,7 @@ def prioritised(realtime: bool, cores: Sequence[int] | None, say: Say) -> Iterat
         for thread, (allowed, policy, level) in before.items():
             with suppress(OSError):  # a thread that has ended meanwhile
                 os.sched_setaffinity(thread, allowed)
+            with suppress(OSError):
                 os.sched_setscheduler(thread, policy, os.sched_param(level))
 
 
@@ -65,17 +66,22 @@ def _now(threads: Sequence[int]) -> dict[int, tuple[set[int], int, int]]:
 
 def _place(cores: Sequence[int], say: Say) -> None:
     try:
-        for thread in _threads():
-            os.sched_setaffinity(thread, cores)
-    except OSError as error:
+        _each(lambda thread: os.sched_setaffinity(thread, cores))
+    except (OSError, OverflowError) as error:
         there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-        say(f"cores {', '.join(map(str, cores))} were refused ({error.strerror}); there are {there}")
+        reason = error.strerror if isinstance(error, OSError) else error
+        say(f"cores {', '.join(map(str, cores))} were refused ({reason}); there are {there}")
+
+
+def _each(change: Callable[[int], None]) -> None:
+    for thread in _threads():
+        with suppress(ProcessLookupError):  # it has ended since it was listed
+            change(thread)
 
 
 def _raise(say: Say) -> None:
     try:
-        for thread in _threads():
-            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(PRIORITY))
+        _each(lambda thread: os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(PRIORITY)))
     except OSError as error:
         say(
             f"realtime was refused ({error.strerror}): the session runs at ordinary priority. Allow it with "

@@ -35,6 +35,7 @@ PRODUCTS = ("MatMul", "Gemm")
 LEAST_SHARE = 0.5  # of the weights that must be in products for it to be worth anything
 MAX_ERROR = 0.05  # rms of the difference, of the output's own rms; a 12 x 200 transformer had 0.011
 MIN_AGREEMENT = 0.98  # share of hops with the same most probable class
+MIN_HOPS = 64
 N_HOPS = 600  # of the probe, the model's left context among them
 NOISE_UV = 20.0
 CARD = "MODEL_CARD.md"
@@ -151,8 +152,11 @@ def _hops(bundle: Bundle, probe: Path | None) -> Hops:
             hops.append(buffer.copy())
         if len(hops) >= wanted:
             break
-    if not hops:
-        raise ConfigError(f"{probe} is shorter than one hop of {graph.hop} samples: give a longer recording.")
+    if len(hops) < MIN_HOPS:
+        raise ConfigError(
+            f"{probe} gives {len(hops)} hops of {graph.hop} samples, fewer than {MIN_HOPS}: give a longer "
+            "recording."
+        )
     return np.stack(hops)
 
 

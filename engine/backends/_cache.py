@@ -73,8 +73,15 @@ def find(
     assert here.gpu is not None
     where = folder(here, here.gpu.capability, given)
     n = bundle.manifest.graph.input.shape[0]
-    known = [(read_sidecar(path).rows, path) for path in where.glob(f"{_stem(bundle, precision)}-*.plan")]
+    known, spoilt = [], None
+    for path in sorted(where.glob(f"{_stem(bundle, precision)}-*.plan")):
+        try:
+            known.append((read_sidecar(path).rows, path))
+        except PlanError as error:  # another plan may be whole
+            spoilt = error
     taking = sorted((rows[2], path) for rows, path in known if rows[0] <= n <= rows[2])
+    if not taking and spoilt is not None:
+        raise spoilt
     if not taking:
         raise PlanError(_missing(bundle, precision, here, where, [rows for rows, _ in known]))
     return read(taking[0][1], here, _graph_digest(bundle))

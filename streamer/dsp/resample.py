@@ -129,7 +129,7 @@ class Resample:
         if self._past is None:
             self._past = np.repeat(chunk.data[:1].astype(np.float64), self._reach - 1, axis=0)
         rows = np.concatenate([self._past, chunk.data], dtype=np.float64)
-        self._past = rows[len(chunk) :]
+        self._past = rows[len(chunk) :].copy()  # not a view: that would keep a long chunk
         return rows
 
     def _filter(self, rows: NDArray[np.float64], newest: Index, phase: Index) -> NDArray[np.float32]:
@@ -142,7 +142,7 @@ class Resample:
     def _judge(self, chunk: Chunk, newest: Index, phase: Index) -> NDArray[np.bool_]:
         """Return which output rows have only valid inputs under the central taps."""
         valid = np.concatenate([self._past_valid, chunk.valid])
-        self._past_valid = valid[len(chunk) :]
+        self._past_valid = valid[len(chunk) :].copy()
         if np.count_nonzero(valid) == len(valid):
             return np.ones(len(newest), dtype=bool)
         bad = np.cumsum(np.concatenate([[False], ~valid]))

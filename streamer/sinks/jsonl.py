@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal, Self
 
+from streamer.errors import ConfigError
 from streamer.lines import JsonLines
 from streamer.sinks import SinkConfig
 from streamer.types import Decision, DecisionInfo
@@ -28,7 +29,9 @@ class Config(SinkConfig):
         return JsonlSink(info, self.path)
 
     def of_stream(self, name: str) -> Self:
-        """Return the settings with the stream's name in that of the file."""
+        """Return the settings with the stream's name in that of the file; `ConfigError` where it has none."""
+        if not self.path.name:
+            raise ConfigError(f"{str(self.path)!r} is no file for decisions: give a path such as said.jsonl.")
         return self.model_copy(update={"path": self.path.with_stem(f"{self.path.stem}-{name}")})
 
 

@@ -365,6 +365,16 @@ def test_for_onnx_runtime_a_bundle_is_made_int8(monkeypatch: pytest.MonkeyPatch,
             compile_bundle("motor-imagery", "onnxruntime", wrong)
 
 
+def test_what_the_backend_has_no_use_for_is_refused(tmp_path: Path) -> None:
+    """An option of the other backend is not passed over in silence."""
+    with pytest.raises(ConfigError, match="--output: not for --backend tensorrt"):
+        compile_bundle("workload", "tensorrt", Settings(output=tmp_path))
+    with pytest.raises(ConfigError, match="--batch, --capability: not for --backend onnxruntime"):
+        compile_bundle(
+            "workload", "onnxruntime", Settings("int8", batch=2, capability="8.9", output=tmp_path)
+        )
+
+
 def test_free_rows_are_compiled_for_as_many_as_asked(toy_rows: Bundle) -> None:
     """A graph of free rows takes one by default and up to the most; a fixed one takes no more than one."""
     assert compiling._greatest(toy_rows, None) == 1
@@ -372,4 +382,4 @@ def test_free_rows_are_compiled_for_as_many_as_asked(toy_rows: Bundle) -> None:
     with pytest.raises(ConfigError, match="1 to 1024 rows"):
         compiling._greatest(toy_rows, 5000)
     with pytest.raises(ConfigError, match="one row, and no more"):
-        compiling._greatest(load("workload"), 2)
+        compiling._greatest(load("workload-mcsp"), 2)

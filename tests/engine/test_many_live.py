@@ -113,11 +113,19 @@ def test_a_stream_that_is_lost_ends_alone(toy_rows: Bundle, tmp_path: Path) -> N
     assert 0 < ended["p1"][1] < 8 * whole
 
 
-def test_so_many_seconds_are_those_of_each_stream(toy_rows: Bundle, tmp_path: Path) -> None:
-    """Each ends when its own signal is that long."""
-    report = run_many(parse_as(ManyConfig, settings(toy_rows, tmp_path), "test"), seconds=2.0)
+@pytest.mark.parametrize("seconds", [2.0, 2.003])
+def test_so_many_seconds_are_those_of_each_stream(toy_rows: Bundle, tmp_path: Path, seconds: float) -> None:
+    """Each ends when its own signal is that long, whole samples or not; nothing behind it is read."""
+    report = run_many(parse_as(ManyConfig, settings(toy_rows, tmp_path), "test"), seconds=seconds)
     assert {one["ended"] for one in report["streams"].values()} == {"time is up"}
     assert [one["decisions"] for one in report["streams"].values()] == [32, 32, 32]
+
+
+def test_decisions_without_a_file_name_are_refused(toy_rows: Bundle, tmp_path: Path) -> None:
+    """A path that names no file cannot carry a stream's name."""
+    raw = settings(toy_rows, tmp_path) | {"sinks": [{"kind": "jsonl", "path": "."}]}
+    with pytest.raises(ConfigError, match="no file for decisions"):
+        run_many(parse_as(ManyConfig, raw, "test"))
 
 
 @pytest.mark.parametrize(

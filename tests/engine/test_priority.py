@@ -63,7 +63,25 @@ def test_what_is_refused_is_said_and_the_session_goes_on(
             assert "ulimit -r" in said[0]
     with prioritised(False, [100_000], said.append):
         assert "cores 100000 were refused" in said[1]
+    with prioritised(False, [10**12], said.append):
+        assert "were refused" in said[2]
     monkeypatch.setattr(priority, "TASKS", tmp_path / "none")
     with prioritised(True, [0], said.append):
-        assert "Linux" in said[2]
-    assert len(said) == 3
+        assert "Linux" in said[3]
+    assert len(said) == 4
+
+
+def test_a_thread_that_has_ended_keeps_no_other_from_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is passed over, and nothing is said."""
+    place, here = os.sched_setaffinity, threading.get_native_id()
+
+    def gone(thread: int, cores: Any) -> None:
+        if thread != here:
+            raise ProcessLookupError(3, "No such process")
+        place(thread, cores)
+
+    monkeypatch.setattr(priority, "_threads", lambda: [2**22 - 1, here])
+    monkeypatch.setattr(os, "sched_setaffinity", gone)
+    core = min(os.sched_getaffinity(0))
+    with prioritised(False, [core], lambda line: pytest.fail(line)):
+        assert os.sched_getaffinity(0) == {core}
