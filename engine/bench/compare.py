@@ -22,10 +22,11 @@ Take = Callable[[System, Job], Turn]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A system, and what its answers should be."""
+    """A system, what its answers should be, and how far they may be off, in standard deviations."""
 
     system: System
     right: Reference
+    bar: float = TOLERANCE
 
     @property
     def foreign(self) -> bool:
@@ -84,7 +85,10 @@ class Comparison:
             return None
 
     def _judge(self, one: Tried, turn: Turn) -> None:
-        """Compare values; samples that were lost leave nothing to compare, and no latency either."""
+        """Compare values; samples that were lost leave nothing to compare, and no latency either.
+
+        A peer that is wrong is out; `StreamLost` where it is the engine or the floor.
+        """
         name = one.system.name
         if turn.told.lost:
             if name not in self.values:
@@ -96,10 +100,11 @@ class Comparison:
         self.values[name] = apart if before is None else max(before, apart)
         if first:
             self._say(f"  values   {name}: {apart:.1e} standard deviations from the reference")
-        if not apart <= TOLERANCE:
-            self._skip(
-                one, f"its values are {apart:.1e} standard deviations off: no figure is worth printing"
-            )
+        if not apart <= one.bar:
+            why = f"its values are {apart:.1e} standard deviations off, {one.bar:g} at most are let pass"
+            if not one.foreign:
+                raise StreamLost(f"{name}: {why}: no figure of this bench would be worth printing.")
+            self._skip(one, f"{why}: no figure is worth printing")
 
     def _skip(self, one: Tried, why: str) -> None:
         self.left.remove(one)
@@ -116,7 +121,7 @@ def compare(
     Raises
     ------
     StreamLost
-        The floor or the engine gave no answer.
+        The floor or the engine gave no answer, or a wrong one.
     """
     comparison = Comparison(tried, say, one_turn)
     comparison.look()

@@ -8,14 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.backends import BackendConfig
 from engine.bench.consumers import FLOOR, MNE_LSL, OURS
 from engine.bench.job import CHUNK
 from engine.bench.turns import Turn
+from engine.precision import BARS
 
 PERCENTILES = (50.0, 95.0, 99.0, 99.9)
 RATIOS = ("p50", "p99")
 TOLERANCE = 1e-4  # of the reference's standard deviation; float32 gives 1e-6, another filter 1e-1
 Reference = Callable[[Sequence[int]], Sequence[NDArray[Any]]]
+
+
+def bar(backend: BackendConfig) -> float:
+    """Return how far this backend's answers may be off: what its plan had to reach, or `TOLERANCE`."""
+    precision = getattr(backend, "precision", None)
+    return TOLERANCE if precision is None else BARS[precision].values
 
 
 def difference(turn: Turn, reference: Reference) -> float:

@@ -86,11 +86,16 @@ STREAMS = {
 ALL = ("eeg-8", "eeg-64", "eeg-64-1k", "emg-16-2k")  # fast-64-40k asks for throughput, not for latency
 
 
+def checked(sfreq: float) -> float:
+    """Return a rate, Hz; `ConfigError` where the filter does not fit it."""
+    if not LOWEST_SFREQ <= sfreq < math.inf:
+        raise ConfigError(f"--sfreq is at least {LOWEST_SFREQ:g} Hz, got {sfreq:g}.")
+    return sfreq
+
+
 def own(n_chans: int, sfreq: float) -> Stream:
     """Return a stream of one's own size; `ConfigError` where the filter does not fit its rate."""
-    if sfreq < LOWEST_SFREQ:
-        raise ConfigError(f"--sfreq is at least {LOWEST_SFREQ:g} Hz, got {sfreq:g}.")
-    return _numbered("own", n_chans, sfreq)
+    return _numbered("own", n_chans, checked(sfreq))
 
 
 @dataclass(frozen=True, slots=True)

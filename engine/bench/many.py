@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.backends import BackendConfig
 from engine.backends.onnxruntime import Config as OnnxRuntime
+from engine.bench.figures import bar
 from engine.bundle import Bundle
 from engine.many import Many
 from engine.pipeline import Pipeline
@@ -25,10 +26,9 @@ from streamer.errors import BundleError
 from streamer.types import Chunk, Decision, StreamInfo, make_chunk
 
 COUNTS = (1, 10, 50, 100, 200)
-N_CHANS, SFREQ = 8, 250.0
+N_CHANS, SFREQ = 8, 250.0  # channels: or as many as the bundle asks for, if those are more
 SIGNALS = 16  # different ones; streams share them, so that memory is not what is measured
 NOISE_UV = 20.0
-TOLERANCE = 1e-4  # of a probability, between one row and many: float32 products in another order
 
 
 def streams_per_core(
@@ -39,9 +39,10 @@ def streams_per_core(
     settle_s: float = 5.0,
     backend: BackendConfig | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure what streams of 8 channels at 250 Hz cost, so many at a time, in chunks of a hop.
+    """Measure what streams as `fed` tells of them cost, so many at a time, in chunks of a hop.
 
-    Before it is timed each stream's decisions are compared with those of a pipeline of its own.
+    Before it is timed each stream's decisions are compared with those of a pipeline of its own: one row and
+    many multiply in another order.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ def streams_per_core(
         Of signal, timed.
     settle_s : float
         Of signal before that, compared.
+    backend : BackendConfig, optional
+        ONNX Runtime by default.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def streams_per_core(
     Raises
     ------
     BundleError
-        The bundle takes one stream at a time, or its decisions differ by more than `TOLERANCE`.
+        The bundle takes one stream at a time, or its decisions differ by more than the backend's `bar`.
     """
     config = backend or OnnxRuntime()
     info, hop_s = _info(bundle), bundle.manifest.graph.hop / bundle.manifest.input.sfreq
@@ -73,10 +76,18 @@ def streams_per_core(
     for n in counts:
         with config.open(bundle.batched(n)) as many:
             streams = Many(bundle, many, [info] * n, quality=Quality())
-            worst = _compared(streams, [signal[:n_settle] for signal in signals], wanted)
+            worst = _compared(streams, [signal[:n_settle] for signal in signals], wanted, bar(config))
             figures = _timed(streams, [signal[n_settle:] for signal in signals])
         found.append({"streams": n, **figures, "worst_difference": worst})
     return found
+
+
+def fed(bundle: Bundle) -> dict[str, Any]:
+    """Return how many channels each stream has, how many the bundle adds to them, and both in words."""
+    n, wanted = _info(bundle).n_chans, len(bundle.manifest.input.ch_names)
+    rest = f"; {wanted - n} more of the bundle's interpolated" if wanted > n else ""
+    words = f"{n} channels at {SFREQ:g} Hz a stream{rest}; acquisition not included"
+    return {"stream": words, "channels": n, "interpolated": wanted - n}
 
 
 def _timed(many: Many, signals: Sequence[Sequence[Chunk]]) -> dict[str, float]:
@@ -104,7 +115,12 @@ def _step_ms(many: Many, times: int = 20) -> float:
     return 1e3 * (time.process_time() - started) / times
 
 
-def _compared(many: Many, signals: Sequence[Sequence[Chunk]], wanted: Sequence[Sequence[Decision]]) -> float:
+def _compared(
+    many: Many,
+    signals: Sequence[Sequence[Chunk]],
+    wanted: Sequence[Sequence[Decision]],
+    tolerance: float,
+) -> float:
     """Return by how much a probability differs from the single pipeline's at most."""
     heard: list[list[Decision]] = [[] for _ in many.pipelines]
     for stream, decision in _fed(many, signals):
@@ -113,7 +129,7 @@ def _compared(many: Many, signals: Sequence[Sequence[Chunk]], wanted: Sequence[S
     for stream, decisions in enumerate(heard):
         alone = wanted[stream % SIGNALS]
         difference = np.abs(_probabilities(decisions) - _probabilities(alone)).max(initial=0.0)
-        if [d.index for d in decisions] != [d.index for d in alone] or not difference <= TOLERANCE:
+        if [d.index for d in decisions] != [d.index for d in alone] or not difference <= tolerance:
             raise BundleError(
                 f"Stream {stream} of {len(heard)} decides otherwise than alone (by {difference:.1e}): not "
                 "timed."
@@ -139,9 +155,9 @@ def _fed(many: Many, signals: Sequence[Sequence[Chunk]]) -> Iterator[tuple[int, 
 
 
 def _info(bundle: Bundle) -> StreamInfo:
-    """Return a headset that fits the bundle as far as 8 channels can."""
+    """Return a headset of 8 channels, or of as many as the bundle can do with."""
     contract = bundle.manifest.input
-    names = contract.ch_names[:N_CHANS]
+    names = contract.ch_names[: max(N_CHANS, contract.min_present)]
     types = (contract.stype.lower(),) * len(names)
     return StreamInfo("headset", "", contract.stype, SFREQ, names, types, contract.unit)
 

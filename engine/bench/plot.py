@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +12,52 @@ from engine.bench.compare import Latencies
 from engine.bench.consumers import FLOOR, OURS, PEERS
 from streamer.errors import ConfigError, MissingDependency
 
+DRAWN = ("transport", "decision")  # jobs with latencies
 PANEL_WIDTH, HEIGHT = 4.6, 3.8  # inches
 COLOURS = {FLOOR: "0.45", OURS: "C0", **{name: f"C{i}" for i, name in enumerate(PEERS, 1) if name != FLOOR}}
 
 
-def need() -> None:
-    """Raise `MissingDependency` where there is nothing to draw with."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingDependency(
-            "--plot draws with matplotlib, which is not installed: pip install matplotlib"
-        ) from error
-
-
-def draw(latencies: Mapping[str, Latencies], path: Path) -> None:
-    """Write one panel per comparison to ``path``; its ending chooses the format.
+def need(path: Path, what: Collection[str]) -> None:
+    """See before anything is measured that its latencies can be drawn.
 
     Raises
     ------
     ConfigError
-        No latency was measured, or matplotlib does not write files with this ending.
+        None of these jobs has latencies, matplotlib writes no files with this ending, or there is no such
+        folder.
+    MissingDependency
+        There is nothing to draw with.
+    """
+    if not set(DRAWN) & set(what):
+        raise ConfigError(f"There is no latency to draw: --plot goes with --what {' or '.join(DRAWN)}.")
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise MissingDependency(
+            "--plot draws with matplotlib, which is not installed: pip install matplotlib"
+        ) from error
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix[1:].lower() not in known:
+        raise ConfigError(f"--plot {path}: its ending is to be one of .{', .'.join(known)}.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {path}: there is no folder {path.parent}.")
+
+
+def draw(latencies: Mapping[str, Latencies], path: Path) -> bool:
+    """Write one panel per comparison to ``path``, which `need` has seen; return whether there was any.
+
+    There is none where every system lost samples.
     """
     from matplotlib.figure import Figure
 
     panels = {title: found for title, found in latencies.items() if any(ms.size for ms in found.values())}
     if not panels:
-        raise ConfigError("There is no latency to draw: --plot goes with --what transport or decision.")
+        return False
     figure = Figure(figsize=(PANEL_WIDTH * len(panels), HEIGHT), layout="constrained")
     for axes, title in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _panel(axes, title, panels[title])
-    try:
-        figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    figure.savefig(path, dpi=150)
+    return True
 
 
 def _panel(axes: Any, title: str, found: Latencies) -> None:

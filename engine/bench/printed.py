@@ -20,7 +20,9 @@ def show(out: Output, document: Mapping[str, Any]) -> None:
     if "step" in document:
         out.table("step against recompute, ms", [_step(name, one) for name, one in document["step"].items()])
     if "many" in document:
-        out.table("many streams on one core", document["many"])
+        many = document["many"]
+        for name, rows in many["backends"].items():
+            out.table(f"many streams on one core, {name} ({many['stream']})", rows)
     out.result({"machine": document["machine"]})
 
 

@@ -14,9 +14,9 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bench import step
 from engine.bench.compare import Latencies, Take, Tried, compare
 from engine.bench.consumers import FLOOR, OURS, PEERS, TRANSPORT, decision
-from engine.bench.figures import beyond
+from engine.bench.figures import bar, beyond
 from engine.bench.job import EEG_BAND, STREAMS, Job, Stream
-from engine.bench.many import streams_per_core
+from engine.bench.many import COUNTS, fed, streams_per_core
 from engine.bench.reference import decisions, windows
 from engine.bench.turns import take
 from engine.bundle import Bundle, load
@@ -74,12 +74,14 @@ def measure(options: Options, *, say: Say, one_turn: Take = take) -> Measured:
     Raises
     ------
     StreamLost
-        The floor or the engine gave no answer.
+        The floor or the engine gave no answer, or a wrong one.
     BundleError, ConfigError
-        The bundle is no decoder; nothing of that name.
+        The bundle is no decoder, or takes one stream at a time and many are asked for; nothing of that name.
     """
     bundle = load(options.bundle)
     _ = bundle.readout  # refuses a bundle for another command before anything is started
+    if "many" in options.what:
+        bundle.batched(max(COUNTS))  # refuses a bundle of one row, as early
     document: dict[str, Any] = {"machine": machine()}
     latencies: dict[str, Latencies] = {}
     backends = options.backends or {"onnxruntime": OnnxRuntime()}
@@ -98,7 +100,9 @@ def measure(options: Options, *, say: Say, one_turn: Take = take) -> Measured:
         document["step"] = {name: step.measure(bundle, one) for name, one in backends.items()}
     if "many" in options.what:
         say(f"many: {bundle.label}, more and more streams on one core")
-        document["many"] = streams_per_core(bundle)
+        document["many"] = fed(bundle) | {
+            "backends": {name: streams_per_core(bundle, backend=one) for name, one in backends.items()}
+        }
     return Measured(document, latencies)
 
 
@@ -135,7 +139,8 @@ def _decision(bundle: Bundle, options: Options, say: Say, one_turn: Take) -> Fou
     several = len(options.backends) > 1
     for name, config in options.backends.items():
         called = f"{OURS} ({name})" if several else OURS
-        tried.append(Tried(decision(options.bundle, config.model_dump(mode="json"), called), right))
+        system = decision(options.bundle, config.model_dump(mode="json"), called)
+        tried.append(Tried(system, right, bar(config)))
     found = compare(tried, job, options.rounds, say=say, one_turn=one_turn)
     document = {"stream": stream.words(), "bundle": bundle.label, "hop_ms": 1e3 * hop_s, **found.document}
     return document | {"beyond_floor_and_step_ms": beyond(found.document["systems"])}, found.latencies

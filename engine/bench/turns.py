@@ -54,7 +54,7 @@ class Turn:
 
 def rounds(systems: Sequence[Order], n: int) -> Iterator[Sequence[Order]]:
     """Yield the order of each round; over as many rounds as systems, each is once at each place."""
-    for i in range(n):
+    for i in range(n if systems else 0):
         start = i % len(systems)
         yield [*systems[start:], *systems[:start]]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from engine.backends import Backend, BackendConfig, Buffers
+from engine.backends import Arrays, Backend, BackendConfig, Running
 from engine.bench.meter import Meter, Told
 from engine.bundle import Bundle, load
 from engine.config import parse
@@ -31,20 +31,26 @@ class Timed:
     def open(self, bundle: Bundle) -> Backend:
         """Return the backend, its steps timed."""
         opened = self._config.open(bundle)
-        bind = opened.bind
-
-        def timed(buffers: Buffers) -> Callable[[], None]:
-            step = bind(buffers)
-
-            def again() -> None:
-                start = time.perf_counter()
-                step()
-                self.steps.add(1e3 * (time.perf_counter() - start))
-
-            return again
-
-        opened.bind = timed  # type: ignore[method-assign]
+        runner = opened.runner
+        opened.runner = lambda: TimedRunner(runner(), self.steps)  # type: ignore[method-assign]
         return opened
+
+
+class TimedRunner:
+    """A runner whose steps are timed, wherever its state lies; those of its warm-up are not."""
+
+    def __init__(self, runner: Running, steps: Histogram) -> None:
+        self.input = runner.input
+        self.warm_up, self.reset = runner.warm_up, runner.reset
+        self.snapshot, self.restore = runner.snapshot, runner.restore
+        self._step, self._steps = runner.step, steps
+
+    def step(self, hold: Sequence[int] = ()) -> Arrays:
+        """Run one hop over `input`, as the runner does."""
+        start = time.perf_counter()
+        outputs = self._step(hold)
+        self._steps.add(1e3 * (time.perf_counter() - start))
+        return outputs
 
 
 def consume(meter: Meter, bundle: str, backend: Mapping[str, Any]) -> Told:
