@@ -21,7 +21,8 @@ def bench(
     what: Annotated[
         str,
         typer.Option(
-            help=f"transport, decision, step, many (streams on one core, a table for each --backend); {LISTED}."
+            help="transport, decision, step, many (streams on one core, a table for each --backend); "
+            f"{LISTED}."
         ),
     ] = "transport,decision,step",
     stream: Annotated[

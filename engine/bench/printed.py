@@ -20,9 +20,9 @@ def show(out: Output, document: Mapping[str, Any]) -> None:
     if "step" in document:
         out.table("step against recompute, ms", [_step(name, one) for name, one in document["step"].items()])
     if "many" in document:
-        many = document["many"]
-        for name, rows in many["backends"].items():
-            out.table(f"many streams on one core, {name} ({many['stream']})", rows)
+        out.result({"many": document["many"]["stream"]})
+        for name, rows in document["many"]["backends"].items():
+            out.table(f"many streams on one core, {name}", rows)
     out.result({"machine": document["machine"]})
 
 

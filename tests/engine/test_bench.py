@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.backends import BackendConfig
+from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bench.consumers import REFUSED, TRANSPORT, decision
+from engine.bench.consumers.decision import Timed
 from engine.bench.figures import TOLERANCE, difference
 from engine.bench.job import EEG_BAND, STREAMS, Job, Stream
 from engine.bench.reference import decisions, windows
 from engine.bench.turns import _wait, rounds, take
-from engine.bundle import load
+from engine.bundle import Bundle, load
 from engine.demo import private_lsl
 from streamer.errors import StreamLost
 
@@ -56,6 +59,38 @@ def test_everybody_is_once_at_each_place() -> None:
     orders = list(rounds("abc", 3))
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
     assert all(sorted(place) == ["a", "b", "c"] for place in zip(*orders, strict=True))
+
+
+def test_nobody_has_no_rounds() -> None:
+    """An order of nothing is none."""
+    assert list(rounds([], 3)) == []
+
+
+class OnDevice(BackendConfig):
+    """A backend whose runner never asks for `bind`, as one that keeps its state on a GPU."""
+
+    kind: str = "on-device"
+
+    def open(self, bundle: Bundle) -> Any:
+        """Return ONNX Runtime with another `bind` than its runner's."""
+        backend: Any = OnnxRuntime().open(bundle)
+        made = backend.runner()
+        backend.bind, backend.runner = None, lambda: made
+        return backend
+
+
+@pytest.mark.parametrize("config", [OnnxRuntime(), OnDevice()], ids=lambda config: config.kind)
+def test_the_steps_of_every_backend_are_timed(config: BackendConfig, toy: Bundle) -> None:
+    """Whatever a runner steps with, each step counts once; those that warm it up do not."""
+    timed = Timed(config)
+    with timed.open(toy) as backend, config.open(toy) as plain:
+        runner, right = backend.runner(), plain.runner()
+        runner.warm_up()
+        runner.input[:] = right.input[:] = 1.0
+        for _ in range(3):
+            assert np.array_equal(runner.step()["logits"], right.step()["logits"])
+    assert timed.steps.n == 3
+    assert timed.steps.summary()["p50"] is not None
 
 
 @pytest.mark.usefixtures("lsl_session")
