@@ -13,7 +13,7 @@ from engine.backends import BackendConfig
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bench import step
 from engine.bench.compare import Latencies, Take, Tried, compare
-from engine.bench.consumers import FLOOR, OURS, PEERS, TRANSPORT, decision
+from engine.bench.consumers import FLOOR, OURS, PEERS, TRANSPORT, deciding
 from engine.bench.figures import bar, beyond
 from engine.bench.job import EEG_BAND, STREAMS, Job, Stream
 from engine.bench.many import COUNTS, fed, streams_per_core
@@ -139,7 +139,7 @@ def _decision(bundle: Bundle, options: Options, say: Say, one_turn: Take) -> Fou
     several = len(options.backends) > 1
     for name, config in options.backends.items():
         called = f"{OURS} ({name})" if several else OURS
-        system = decision(options.bundle, config.model_dump(mode="json"), called)
+        system = deciding(options.bundle, config.model_dump(mode="json"), called)
         tried.append(Tried(system, right, bar(config)))
     found = compare(tried, job, options.rounds, say=say, one_turn=one_turn)
     document = {"stream": stream.words(), "bundle": bundle.label, "hop_ms": 1e3 * hop_s, **found.document}

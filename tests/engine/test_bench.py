@@ -11,7 +11,7 @@ import pytest
 
 from engine.backends import BackendConfig
 from engine.backends.onnxruntime import Config as OnnxRuntime
-from engine.bench.consumers import REFUSED, TRANSPORT, decision
+from engine.bench.consumers import REFUSED, TRANSPORT, deciding
 from engine.bench.consumers.decision import Timed
 from engine.bench.figures import TOLERANCE, difference
 from engine.bench.job import EEG_BAND, STREAMS, Job, Stream
@@ -113,7 +113,7 @@ def test_a_real_turn_of_decisions() -> None:
     wanted, hop_s = bundle.manifest.input, bundle.manifest.graph.hop / bundle.manifest.input.sfreq
     stream = Stream("decision", wanted.ch_names, 250.0, EEG_BAND)
     with private_lsl():
-        turn = take(decision("motor-imagery", {"kind": "onnxruntime"}), Job(stream, 0.5, 3.7, hop_s=hop_s))
+        turn = take(deciding("motor-imagery", {"kind": "onnxruntime"}), Job(stream, 0.5, 3.7, hop_s=hop_s))
     assert turn.told.lost == 0
     assert len(turn.latency_ms) == 8
     assert (turn.latency_ms > 0).all()

@@ -93,7 +93,7 @@ TRANSPORT = System(
 )
 
 
-def decision(bundle: str, backend: Mapping[str, Any], name: str = OURS) -> System:
+def deciding(bundle: str, backend: Mapping[str, Any], name: str = OURS) -> System:
     """Return the engine with a bundle, as `bcistream run` drives it."""
     settings = {"bundle": bundle, "backend": dict(backend)}
     return System(
