@@ -93,6 +93,7 @@ def operate_played(
     A benchmark keeps that for everybody it tests, so there are many people even where the bundle itself has
     learnt from nearly all of them.  What is promised is then what the recipe does on new people.  The bundle
     takes over those nets' median temperature, too: its own comes from the few people that it validated on.
+    Of a bundle without an idle class nothing else is changed.
 
     Parameters
     ----------
@@ -101,10 +102,15 @@ def operate_played(
 
     The others, and what is raised, are as for `operate`.
     """
-    bundle = _with_idle(reference)
+    bundle = load(reference)
+    temperature = temperature_of(Path(folder))
+    if bundle.readout.idle is None and temperature is None:
+        _with_idle(reference)  # there is nothing to take over
     played = read_played(Path(folder), bundle, subjects)
-    if (temperature := temperature_of(Path(folder))) is not None:
+    if temperature is not None:
         bundle = _with_temperature(bundle, temperature)
+    if bundle.readout.idle is None:
+        return _write(bundle, _as_it_was(bundle, played, options), Path(output))
     return _operated(bundle, played, "nets of the same recipe", Path(folder), Path(output), options)
 
 
@@ -131,6 +137,14 @@ class _Fitted:
     points: tuple[OperatingPoint, ...]
     live: Live
     about: dict[str, Any]
+
+
+def _as_it_was(bundle: Bundle, played: Sequence[Played], options: Options | None) -> _Fitted:
+    """Return the decision stage as the bundle has it, and whose nets its temperature is of."""
+    readout, live = bundle.readout, protocol_of(bundle, options).live
+    subjects = sorted({one.subject for one in played})
+    about = {"temperature_of": "nets of the same recipe", "subjects": subjects}
+    return _Fitted(readout.decision, readout.operating, live, about)
 
 
 def _operated(

@@ -61,4 +61,5 @@ def operate(
             out.document({"bundle": operated.label, "decision": decision, "operating": points, **about})
             return
         out.result({"bundle": operated.label, "folder": str(output), **decision, **about})
-        out.table("hits against false activations per minute", points)
+        if points:
+            out.table("hits against false activations per minute", points)

@@ -25,7 +25,7 @@ from offline.operate import operate_played
 from offline.operating import falling, fit, independent_time, operating_points, usual_most
 from offline.rates import upper_limit
 from offline.redecide import redecide, stack, sweep
-from streamer.errors import RecordingError
+from streamer.errors import ConfigError, RecordingError
 from streamer.types import Marker
 
 CLASSES = ("rest", "left", "right")
@@ -322,6 +322,21 @@ def test_a_bundle_is_operated_by_what_its_siblings_said(tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, [*args[:-3], *wrong])
         assert refused.exit_code != 0
         assert said in refused.output
+
+
+def test_without_idle_the_temperature_alone_is_taken_over(tmp_path: Path) -> None:
+    """The decision stage stays; without a cell there is nothing to take, which is refused."""
+    graph = toy_graph()
+    manifest = toy_manifest(graph)
+    manifest["readout"]["idle"] = None
+    folder, cells = write_bundle(tmp_path / "toy", manifest, graph), tmp_path / "cells"
+    cells.mkdir()
+    as_toy(played(0)).save(cells / "000.npz")
+    with pytest.raises(ConfigError, match="no idle class"):
+        operate_played(folder, cells, tmp_path / "new")
+    (cells / "cell.json").write_text('{"temperature": 1.25}')
+    new = operate_played(folder, cells, tmp_path / "new").readout
+    assert new == load(folder).readout.model_copy(update={"temperature": 1.25})
 
 
 def test_what_another_recipe_said_is_refused(tmp_path: Path) -> None:
