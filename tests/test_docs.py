@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from engine.bundle import load
 from engine.cli import app as live
 from engine.config import COMMANDS, ManyConfig, SessionConfig, read_as, read_run
 from offline.cli import app as training
@@ -86,7 +87,9 @@ def test_every_config_says_what_it_is_and_how_to_run_it(path: Path) -> None:
     assert command
     assert ROOT / command[3] == path
     if command[1] == "bcistream":
-        read_run(path) if command[2] == "run" else read_as(COMMANDS[command[2]], path)
+        config = read_run(path) if command[2] == "run" else read_as(COMMANDS[command[2]], path)
+        if isinstance(config, ManyConfig):
+            load(config.bundle).batched(len(config.sources))
     else:
         pytest.importorskip("torch")
         importlib.import_module(LOADERS[command[2]]).load(path)
