@@ -66,22 +66,3 @@ def test_no_band_is_refused(corners: dict[str, float]) -> None:
     """Corners that make no band are an error of the configuration."""
     with pytest.raises(ValidationError):
         Config(**corners)
-
-
-def test_the_loop_within_scipy_gives_scipys_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where SciPy keeps its loop elsewhere its public function takes over, and nothing changes."""
-    from scipy import signal
-
-    from streamer.dsp import _sos
-
-    assert _sos._sosfilt is not None, "SciPy has moved its loop: live filters take five times as long"
-    sos = signal.butter(3, [4, 38], "bandpass", fs=160, output="sos")
-    rng = np.random.default_rng(0)
-    x, state = rng.normal(size=(5, 40)), rng.normal(size=(5, len(sos), 2))
-    wanted, after = signal.sosfilt(sos, x, axis=1, zi=state.transpose(1, 0, 2))
-    for loop in (_sos._sosfilt, None):
-        monkeypatch.setattr(_sos, "_sosfilt", loop)
-        y, moved = x.copy(), state.copy()
-        _sos.sosfilt(sos, y, moved)
-        assert np.array_equal(y, wanted)
-        assert np.array_equal(moved, after.transpose(1, 0, 2))
