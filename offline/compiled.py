@@ -10,24 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from offline.export import OPSET
+from engine.manifest import FREE_ROWS
+from offline.export_graph import OPSET, export_step, streamlined
 
 LEVEL_UV = 20.0  # of the noise that is fed in
 Array = NDArray[np.float32]
 
 
 class Stepper:
-    """A model stepped through ONNX Runtime; the state goes from each call to the next."""
+    """A model stepped through ONNX Runtime as it is exported; the state goes from each call to the next."""
 
     def __init__(self, model: Any) -> None:
         self.hop, self.n_chans, self.frames = model.hop, n_chans(model), frames(model)
-        state = model.init_state(1)
-        leaves = pytree.tree_leaves(state)
-        self._run = _compiled(_Step(model), (torch.zeros(1, self.n_chans, self.hop), *leaves))
-        self._n_outputs = len(_Step(model)(torch.zeros(1, self.n_chans, self.hop), *leaves)) - len(leaves)
-        self._state = [leaf.numpy() for leaf in leaves]
+        content, graph = export_step(streamlined(model, self.n_chans), self.n_chans)
+        self._run = _session(content)
+        self._n_outputs = len(graph.outputs)
+        self._state: list[NDArray[Any]] = [np.zeros(s.shape, dtype=s.dtype) for s in graph.state]
         self._x = noise(self.n_chans, self.hop)
 
     def step(self, x: Array) -> list[NDArray[Any]]:
@@ -47,7 +46,8 @@ class Window:
     def __init__(self, model: Any) -> None:
         self.samples = frames(model) * model.hop
         self._x = noise(n_chans(model), self.samples)
-        self._run = _compiled(_LastFrame(model), (torch.from_numpy(self._x),))
+        whole = streamlined(model, n_chans(model))
+        self._run = _compiled(_LastFrame(whole), (torch.from_numpy(self._x),))
 
     def last(self, x: Array) -> list[NDArray[Any]]:
         """Return the outputs of the last hop of ``x``."""
@@ -73,19 +73,6 @@ def noise(n_chans: int, samples: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(0, LEVEL_UV, (1, n_chans, samples)).astype(np.float32)
 
 
-class _Step(nn.Module):
-    """A model with its state as flat arguments."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        _, self.spec = pytree.tree_flatten(model.init_state(1))
-
-    def forward(self, x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        outputs, state = self.model(x, pytree.tree_unflatten(list(leaves), self.spec))
-        return (*outputs.values(), *pytree.tree_leaves(state))
-
-
 class _LastFrame(nn.Module):
     """A model from an empty state; only the last frame leaves."""
 
@@ -100,8 +87,6 @@ class _LastFrame(nn.Module):
 
 def _compiled(module: nn.Module, args: tuple[Tensor, ...]) -> Callable[[list[Any]], list[NDArray[Any]]]:
     """Return the module as a function of its inputs in order, run by ONNX Runtime on one thread."""
-    import onnxruntime as ort
-
     with warnings.catch_warnings():
         # The exporter's own use of torch's and onnxscript's deprecated names is no concern of the user.
         warnings.simplefilter("ignore")
@@ -109,9 +94,15 @@ def _compiled(module: nn.Module, args: tuple[Tensor, ...]) -> Callable[[list[Any
             module.eval(), args, dynamo=True, opset_version=OPSET, verbose=False, external_data=False
         )
     assert program is not None
+    return _session(program.model_proto.SerializeToString())
+
+
+def _session(content: bytes) -> Callable[[list[Any]], list[NDArray[Any]]]:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    content = program.model_proto.SerializeToString()
+    options.add_free_dimension_override_by_name(FREE_ROWS, 1)  # as a live session settles it
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     return lambda values: list(session.run(None, dict(zip(names, values, strict=True))))
