@@ -61,6 +61,8 @@ def draw(latencies: Mapping[str, Latencies], path: Path) -> bool:
 
 
 def _panel(axes: Any, title: str, found: Latencies) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for name, ms in found.items():
         if ms.size:
             later = 1 - np.arange(ms.size) / ms.size
@@ -69,6 +71,8 @@ def _panel(axes: Any, title: str, found: Latencies) -> None:
             axes.step(np.sort(ms), later, where="pre", label=label, color=COLOURS.get(name), linestyle=line)
     axes.set_title(title, loc="left", fontsize="medium")
     axes.set(xscale="log", yscale="log", xlabel="ms from push to callback", ylabel="share that took longer")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_formatter(NullFormatter())  # else it writes over the others within a decade
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(which="major", alpha=0.3)
