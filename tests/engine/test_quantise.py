@@ -72,7 +72,7 @@ def test_what_int8_does_not_suit_is_refused(tmp_path: Path) -> None:
     """A codec, whose codes must not move, and a net of convolutions, which would not be faster."""
     with pytest.raises(BundleError, match="is a codec"):
         quantise(write_tokenizer(tmp_path / "codec"), tmp_path / "int8")
-    with pytest.raises(BundleError, match="0% of its weights in matrix products"):
+    with pytest.raises(BundleError, match="of its weights in matrix products"):
         quantise("motor-imagery", tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
 
