@@ -1,9 +1,9 @@
 """A source made clean and handed over: in the caller's thread, or through a ring by a thread of its own.
 
-What a device sends is kept by liblsl or BrainFlow, in threads and buffers of their own, until somebody reads:
-a third thread in between loses nothing less and costs the hand-over, a fifth of the time from push to a
-filtered chunk.  What is given up: a stream that comes back is attached to where samples are computed, which
-may take a few times `streamer.lsl.ATTACH_S` if it does not answer.
+What a device sends is kept by liblsl or BrainFlow, in threads and buffers of their own, until it is read: a
+third thread in between loses nothing less and costs the hand-over.  What is given up: a stream that comes
+back is attached to where samples are computed, which may take a few times `streamer.lsl.ATTACH_S` if it does
+not answer.
 """
 
 from __future__ import annotations
