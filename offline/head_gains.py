@@ -123,8 +123,10 @@ class _Person:
 
     def _rest(self, head: Head, cuts: Mapping[int, float]) -> list[Played]:
         """Return what this head says of the markers behind the cuts."""
-        temperature = self._refitter.temperature
-        return [one.played(head, temperature, cuts[place]) for place, one in enumerate(self._heard)]
+        temperature, cued = self._refitter.temperature, isinstance(self._protocol, Trials)
+        return [
+            one.played(head, temperature, cuts[place], cued=cued) for place, one in enumerate(self._heard)
+        ]
 
 
 def _taken(

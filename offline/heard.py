@@ -5,7 +5,9 @@ One course through the pipeline serves any number of heads, each of which is ano
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +55,9 @@ class Heard:
     duration_s: float
     notes: tuple[str, ...]
 
-    def played(self, head: Head | None, temperature: float, since: float = -np.inf) -> Played:
+    def played(
+        self, head: Head | None, temperature: float, since: float = -np.inf, *, cued: bool = True
+    ) -> Played:
         """Return what a head says of the hops, no label put out.
 
         Parameters
@@ -61,7 +65,10 @@ class Heard:
         head : Head or None
             None: the graph's own logits.
         since : float
-            Markers before this stamp, s, are left out.
+            Only what comes after this stamp, s, is asked for.
+        cued : bool
+            Each marker is answered once: those before ``since`` are left out.  Else they stand for stretches,
+            and what of one lies behind ``since`` is still asked for.
         """
         logits = self.logits.latents.astype(np.float64) if head is None else head.logits(self.log.latents)
         times = self.log.times
@@ -72,7 +79,7 @@ class Heard:
             log_probs=_known(logits / temperature),
             valid=self.log.valid,
             labels=np.full(len(times), -1),
-            markers=tuple(marker for marker in self.markers if marker.time >= since),
+            markers=tuple(_since(self.markers, since, cued)),
             duration_s=self.duration_s,
             notes=self.notes,
         )
@@ -106,6 +113,18 @@ def heard(bundle: Bundle, backend: Backend, session: Session) -> Heard:
         duration_s=end + 1 / recording.info.sfreq,
         notes=pipeline.notes,
     )
+
+
+def _since(markers: Sequence[Marker], since: float, cued: bool) -> Iterator[Marker]:
+    """Yield the markers that begin then or later, and of stretches that end later the rest."""
+    ordered = sorted(markers, key=lambda marker: marker.time)
+    for marker, following in zip_longest(ordered, ordered[1:]):
+        if marker.time >= since:
+            yield marker
+        elif not cued:
+            until = marker.time + marker.duration if marker.duration else np.inf
+            if min(until, following.time if following else np.inf) > since:
+                yield replace(marker, time=since, duration=until - since if marker.duration else 0.0)
 
 
 def _known(logits: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -178,6 +178,7 @@ def _calibrated(task: Task, protocol: Trials | Windows, cells: Sequence[Answered
         **{side: getattr(one, figure) for side, one in made.items()},
         "gain": rounded(float(np.mean(gains))),
         "worst_gain": rounded(float(min(gains))),
+        **{f"auroc_{side}": one.auroc for side, one in made.items()},
         "people": people,
     }
 

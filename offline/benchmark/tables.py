@@ -39,7 +39,11 @@ def markdown(document: Table) -> str:
     if any(row["idle"] for row in rows):
         parts += ["In live use, the idle class included:", _table(_live(rows))]
     if any(row["calibrated"] for row in rows):
-        parts += ["With a head refitted to the first minute of each person:", _table(_calibrated(rows))]
+        parts += [
+            "With a head of each person's own, made from the beginning of their recordings, over the rest of "
+            f"them, {SHOWN[document['figure']]} before and after:"
+        ]
+        parts += [_table(_calibrated(rows))]
     if rows:
         parts += [f"{SHOWN[document['figure']].capitalize()} of every person, mean over seeds:"]
         parts += [_table(_people(rows))]
@@ -98,7 +102,7 @@ def _live(rows: Sequence[Table]) -> list[Table]:
 
 
 def _calibrated(rows: Sequence[Table]) -> list[Table]:
-    kept = ("before", "after", "gain", "worst_gain")
+    kept = ("before", "after", "gain", "worst_gain", "auroc_before", "auroc_after")
     return [
         {"model": row["model"], **{name: row["calibrated"][name] for name in kept}}
         for row in rows
@@ -108,7 +112,19 @@ def _calibrated(rows: Sequence[Table]) -> list[Table]:
 
 def _people(rows: Sequence[Table]) -> list[Table]:
     names = sorted({name for row in rows for name in row["people"]})
-    return [{"person": name, **{row["model"]: row["people"].get(name) for row in rows}} for name in names]
+    own = [row for row in rows if row["calibrated"]]
+    return [
+        {
+            "person": name,
+            **{row["model"]: row["people"].get(name) for row in rows},
+            **{
+                f"{row['model']}, rest {side}": row["calibrated"]["people"].get(name, {}).get(side)
+                for row in own
+                for side in ("before", "after")
+            },
+        }
+        for name in names
+    ]
 
 
 def _pm(spread: Table | None) -> str:

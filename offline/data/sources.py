@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from offline.data.corpus import fingerprint
 from streamer.components import Config
@@ -50,6 +50,8 @@ class Folder(Config):
         them, before each of which every state is reset; or one signal without holes, in which each is
         repeated to fill its epoch, for a net that looks at the first seconds only.  `RecordingError` where
         the stretches are no such epochs.
+    labels : dict
+        New names of markers, old to new, where two corpora call the same by different names.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Folder(Config):
     hold: PositiveInt = 1
     uv_per_count: PositiveFloat | None = None
     holes: Holes = "split"
+    labels: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("subject")
     @classmethod
@@ -279,6 +282,9 @@ def _read(path: Path, folder: Folder) -> Opened:
     recording = load(path)
     if folder.holes == "repeat":
         recording = repeated(recording)
+    if folder.labels:
+        markers = (replace(one, label=folder.labels.get(one.label, one.label)) for one in recording.markers)
+        recording = replace(recording, markers=tuple(markers))
     if folder.hold > 1:
         recording = _unheld(recording, folder.hold)
     if recording.info.unit == "unknown" and folder.uv_per_count is not None:

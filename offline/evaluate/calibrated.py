@@ -38,7 +38,7 @@ class Calibrated:
     calibration : Calibration or None
         None: there was nothing to calibrate from, and ``why`` says so.
     zero_shot, refitted : tuple of Played
-        Of the rest: markers before its beginning are left out, decisions are not.
+        Of the rest: trials that began before it are not asked for, of longer stretches what is left is.
     """
 
     calibration: Calibration | None
@@ -79,6 +79,7 @@ def calibrated(
     """
     source, readout = source_head(bundle), bundle.readout
     recordings = [heard(bundle, backend, session) for session in sessions]
+    cued = answer_of(bundle.manifest.provenance).cued
     start = _Start(bundle, recordings, seconds, trials, tuple(classes) if classes else None)
     made, why, head = None, "", None
     try:
@@ -90,7 +91,7 @@ def calibrated(
 
     def rest(one: Head | None) -> tuple[Played, ...]:
         return tuple(
-            _decided(bundle, recording.played(one, readout.temperature, cut))
+            _decided(bundle, recording.played(one, readout.temperature, cut, cued=cued))
             for recording, cut in zip(recordings, start.cuts, strict=True)
             if cut < np.inf
         )

@@ -85,7 +85,8 @@ def _finished(recipe: Recipe, material: Material, model: Any, seconds: float) ->
     """Return what became of a training, with the scores of the weights that are kept."""
     side = material.validate
     logits = stepped(model, side.prepared)
-    figures, temperature = scores(logits, side, recipe, model.left_context)
+    scaled = 1.0 if isinstance(recipe.cut, hops.Config) else None  # by more people than validate
+    figures, temperature = scores(logits, side, recipe, model.left_context, scaled)
     played = as_played(logits, side, recipe, model.left_context, temperature)
     decision, points = operating.fit(
         played, recipe.classes, recipe.idle, recipe.decision, recipe.protocol.live

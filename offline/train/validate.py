@@ -98,16 +98,16 @@ def labelled(logits: Sequence[Logits], prepared: Sequence[Prepared], recipe: Rec
 
 
 def scores(
-    logits: Sequence[Logits], side: Side, recipe: Recipe, left_context: int
+    logits: Sequence[Logits], side: Side, recipe: Recipe, left_context: int, temperature: float | None = None
 ) -> tuple[dict[str, float], float]:
-    """Return the validation scores and the temperature that fits best.
+    """Return the validation scores and the temperature: the one given, or else the one that fits best.
 
     ``val_accuracy`` and ``val_balanced_accuracy`` are of the protocol's answers, ``val_cross_entropy`` (nats,
-    each class counting alike, at the best temperature) and ``val_hop_balanced_accuracy`` of all labelled
+    each class counting alike, at that temperature) and ``val_hop_balanced_accuracy`` of all labelled
     hops.
     """
     said, asked = labelled(logits, side.prepared, recipe)
-    temperature = fit_temperature(said, asked)
+    temperature = fit_temperature(said, asked) if temperature is None else temperature
     hops = agreement(asked.numpy(), said.argmax(dim=-1).numpy())
     played = as_played(logits, side, recipe, left_context, temperature)
     answered = answers(played, recipe.classes, recipe.idle, recipe.protocol)

@@ -90,6 +90,22 @@ def test_what_cannot_train_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -
         read_material(recipe.model_copy(update={"classes": ("rest", "singing", "singing")}))
 
 
+def test_people_of_another_corpus_learn_beside_the_folds_own(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """`also` joins those who train, with markers renamed; who validates is not asked."""
+    recipe = make_recipe(tmp_path)
+    (folder,) = recipe.data.folders
+    other = folder.model_copy(update={"prefix": "other_", "labels": {"right_fist": "clench"}})
+    data = recipe.data.model_copy(update={"folders": (folder, other), "also": ("other_A3",)})
+    material = read_material(recipe.model_copy(update={"data": data}))
+    assert material.train.subjects == ("A1", "other_A3")
+    assert material.validate.subjects == ("A2",)
+    asked = {one.subject: {label for *_, label in one.spans} for one in material.train.prepared}
+    assert asked == {"A1": {0, 1, 2}, "other_A3": {0, 1}}
+    shared = recipe.data.model_copy(update={"also": ("A2",)})
+    with pytest.raises(ConfigError, match="A2 both train and validate"):
+        read_material(recipe.model_copy(update={"data": shared}))
+
+
 def test_a_recipe_lists_every_fault(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """All faults of a recipe come at once, each with its path; a model that does not fit is refused."""
     raw = make_recipe(tmp_path).model_dump(by_alias=True, mode="json")

@@ -24,7 +24,7 @@ from offline.models.workload import BANDS, POWER_FLOOR, Config  # noqa: E402
 from offline.probe.features import step_through  # noqa: E402
 from offline.probe.tasks import Session  # noqa: E402
 from offline.train.data import Side, read_material  # noqa: E402
-from offline.train.fitted import Hops, centred, labelled_hops  # noqa: E402
+from offline.train.fitted import Hops, _fit, centred, labelled_hops  # noqa: E402
 from offline.train.recipe import Recipe, parse  # noqa: E402
 from offline.train.run import Run, load_model  # noqa: E402
 from offline.train.train import train  # noqa: E402
@@ -222,6 +222,38 @@ def test_the_age_of_rest_goes_on_in_the_next_recording(run: Run) -> None:
     one, two = (labelled_hops(load_model(run), some, run.recipe)[0] for some in (side, twice))
     assert [one.age_s[one.labels == k].max() for k in (0, 1)] == [REST_S, TASK_S]
     assert [two.age_s[two.labels == k].max() for k in (0, 1)] == [2 * REST_S, 2 * TASK_S]
+
+
+def test_a_few_validation_people_do_not_set_the_temperature_alone(folder: Path) -> None:
+    """Labels without a meaning are not believed because the people who validate happen to fit them."""
+    rng = np.random.default_rng(0)
+    settings = recipe(folder, classes=list(CLASSES))
+
+    def person(labels: NDArray[np.int64] | None = None) -> Hops:
+        latents = rng.normal(size=(40, 4)).astype(np.float32)
+        labels = rng.integers(0, 2, 40) if labels is None else labels
+        return Hops(latents, labels, np.arange(40.0))
+
+    known = [person() for _ in range(10)]
+    layer = torch.nn.Linear(4, 2)
+
+    def fit_layer(latents: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        found = logistic(latents, labels, 0.01, 2)
+        with torch.no_grad():
+            for place, value in zip((layer.weight, layer.bias), found, strict=True):
+                place.copy_(torch.from_numpy(value))
+
+    fit_layer(*(np.concatenate(parts) for parts in zip(*((h.latents, h.labels) for h in known), strict=True)))
+    lucky = person()
+    with torch.no_grad():
+        lucky = Hops(
+            lucky.latents, layer(torch.from_numpy(lucky.latents)).argmax(dim=-1).numpy(), lucky.age_s
+        )
+    sizes = []
+    for people in (known, known[:4]):  # four are too few to be left out in turn
+        _fit(fit_layer, layer, people, [lucky], settings)
+        sizes.append(float(layer.weight.detach().norm()))
+    assert sizes[0] < sizes[1] / 2
 
 
 def test_a_training_is_played_as_it_was_fitted(run: Run, folder: Path, tmp_path: Path) -> None:
