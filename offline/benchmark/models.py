@@ -27,6 +27,7 @@ from streamer.errors import ConfigError
 SHOWN = {"name", "answer", "ours", "backbone_saw_test"}  # settings that change no answer
 APART = {"output", "card", "seed"}  # likewise, of a recipe; the seed is the benchmark's
 SIDES = ("train", "validate")
+SCORING = {"answer", "live", "smoothing_s"}  # of a protocol: changes no decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def identity(model: Trained | Finetuned | Classical, bench: Bench, fold: Fold, s
         "test": _prints(bench, fold.test),
     }
     if isinstance(model, Classical):
-        return told | {"protocol": task.protocol.model_dump(mode="json", exclude={"answer", "live"})}
+        return told | {"protocol": task.protocol.model_dump(mode="json", exclude=SCORING)}
     raw = yaml_file.read(model.recipe, "Recipe", model.set)
     kept = {key: value for key, value in raw.items() if key not in APART}
     if isinstance(model, Finetuned):

@@ -46,6 +46,10 @@ def evaluate(
     window_s: Annotated[
         float | None, typer.Option(min=0, help="Score windows of this length instead of cued trials, s.")
     ] = None,
+    smoothing_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="Answer windows with the decisions of so long before as well, s."),
+    ] = None,
     channels: Annotated[
         list[str] | None, typer.Option(help="A channel's new name, OLD=NEW; may be repeated.")
     ] = None,
@@ -78,10 +82,17 @@ def evaluate(
         from offline.evaluate.run import evaluate_all
 
         options = Options(
-            folder=_given(subject=subject_pattern, hold=hold, uv_per_count=uv_per_count, holes=holes),
-            protocol=_given(from_s=from_s, at_s=at_s, answer=answer, window_s=window_s),
-            channels=_renamed(channels, "--channels"),
-            labels=_renamed(labels, "--labels"),
+            folder=_given(
+                subject=subject_pattern,
+                hold=hold,
+                uv_per_count=uv_per_count,
+                holes=holes,
+                channels=_renamed(channels, "--channels") or None,
+                labels=_renamed(labels, "--labels") or None,
+            ),
+            protocol=_given(
+                from_s=from_s, at_s=at_s, answer=answer, window_s=window_s, smoothing_s=smoothing_s
+            ),
         )
         loaded = [load(bundle) for bundle in bundles]
         with bar(out, "evaluating") as progress:

@@ -50,8 +50,9 @@ class Folder(Config):
         them, before each of which every state is reset; or one signal without holes, in which each is
         repeated to fill its epoch, for a net that looks at the first seconds only.  `RecordingError` where
         the stretches are no such epochs.
-    labels : dict
-        New names of markers, old to new, where two corpora call the same by different names.
+    channels, labels : dict
+        New names of channels and of markers, old to new, where two corpora call the same by different names,
+        or wear the same armband otherwise.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Folder(Config):
     hold: PositiveInt = 1
     uv_per_count: PositiveFloat | None = None
     holes: Holes = "split"
+    channels: dict[str, str] = Field(default_factory=dict)
     labels: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("subject")
@@ -282,15 +284,25 @@ def _read(path: Path, folder: Folder) -> Opened:
     recording = load(path)
     if folder.holes == "repeat":
         recording = repeated(recording)
-    if folder.labels:
-        markers = (replace(one, label=folder.labels.get(one.label, one.label)) for one in recording.markers)
-        recording = replace(recording, markers=tuple(markers))
+    recording = _renamed(recording, folder)
     if folder.hold > 1:
         recording = _unheld(recording, folder.hold)
     if recording.info.unit == "unknown" and folder.uv_per_count is not None:
         data = recording.data * np.float32(folder.uv_per_count)
         recording = replace(recording, data=data, info=replace(recording.info, unit="uV"))
     return recording, _fingerprint(path)
+
+
+def _renamed(recording: Recording, folder: Folder) -> Recording:
+    """Return the recording with the folder's names of channels and markers."""
+    names = tuple(folder.channels.get(name, name) for name in recording.info.ch_names)
+    twice = {name for name in names if names.count(name) > 1}
+    if twice and folder.channels:
+        raise RecordingError(
+            f"{recording.info.name}: with `channels:` several are called {', '.join(sorted(twice))}."
+        )
+    markers = (replace(one, label=folder.labels.get(one.label, one.label)) for one in recording.markers)
+    return replace(recording, info=replace(recording.info, ch_names=names), markers=tuple(markers))
 
 
 def _unheld(recording: Recording, hold: int) -> Recording:

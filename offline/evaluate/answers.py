@@ -166,7 +166,8 @@ def _of_windows(played: Played, marker: Marker, protocol: Windows) -> Iterator[I
         edges = (start_s + ATOM_S, start_s + protocol.window_s + ATOM_S)
         start, stop = np.searchsorted(played.times, edges)
         if stop - start >= needed:
-            yield np.arange(stop - 1, stop)
+            first = np.searchsorted(played.times, played.times[stop - 1] - protocol.smoothing_s - ATOM_S)
+            yield np.arange(min(first, stop - 1), stop)
 
 
 def _n_cut(

@@ -79,12 +79,16 @@ class Windows(Config):
     from_s, window_s : float
         Windows of this length follow each other from so long after a marker's onset while they fit into
         its duration; each is answered by the last decision stamped in it, warm or not.
+    smoothing_s : float
+        Answered instead by the mean log-probability of the decisions of so long before it, itself included,
+        whatever was asked for by then.
     live : Live
     """
 
     kind: Literal["windows"] = "windows"
     from_s: Seconds = 0.0
     window_s: PositiveFloat
+    smoothing_s: Seconds = 0.0
     live: Live = Live()
 
     def asked(self, classes: Sequence[str], _idle: str | None) -> list[int]:
@@ -93,9 +97,10 @@ class Windows(Config):
 
     def told(self) -> str:
         """Say it in words, for a report."""
+        said = f" and those of {self.smoothing_s:g} s before it" if self.smoothing_s else ""
         return (
             f"windows of {self.window_s:g} s following each other from {self.from_s:g} s after each marker, "
-            "each answered by the last decision stamped in it, among all classes"
+            f"each answered by the last decision stamped in it{said}, among all classes"
         )
 
 

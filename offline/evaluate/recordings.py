@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from offline.probe.tasks import Session
 from streamer.components import Config
 from streamer.errors import BundleError, ConfigError, RecordingError
 
-FOLDER_KEYS = ("subject", "hold", "uv_per_count", "holes")
+FOLDER_KEYS = ("subject", "hold", "uv_per_count", "holes", "channels", "labels")
 
 
 class Options(Config):
@@ -34,14 +34,10 @@ class Options(Config):
         Settings of `offline.data.sources.Folder`, without its path.
     protocol : dict
         Settings of `offline.evaluate.protocol`; with another ``kind`` than the bundle's they stand alone.
-    channels, labels : dict
-        New names, by old ones, of channels and markers.
     """
 
     folder: dict[str, Any] = Field(default_factory=dict)
     protocol: dict[str, Any] = Field(default_factory=dict)
-    channels: dict[str, str] = Field(default_factory=dict)
-    labels: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +50,15 @@ class Task:
     stype : str
         Type of the channels that are looked at.
     protocol : Trials or Windows
-    channels, labels : mapping
-        New names, by old ones.
     """
 
     folder: Folder
     stype: str
     protocol: Trials | Windows
-    channels: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Return what a recording's decisions depend on, beside its samples and the bundle."""
-        kept = self.folder.model_dump(mode="json", include={"hold", "uv_per_count", "holes"})
-        return {**kept, "stype": self.stype, "channels": dict(self.channels), "labels": dict(self.labels)}
+        return {**self.folder.model_dump(mode="json", include=set(FOLDER_KEYS[1:])), "stype": self.stype}
 
 
 def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) -> Task:
@@ -88,8 +79,6 @@ def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) ->
         _folder(Path(path), own.get("folder", {}), options.folder),
         str(own.get("stype", bundle.manifest.input.stype)).upper(),
         protocol_of(bundle, options),
-        options.channels,
-        options.labels,
     )
     bundle.readout  # noqa: B018 - refuses a bundle without classes, in words
     return task
@@ -145,13 +134,6 @@ def open_file(task: Task, path: Path) -> Session:
 
 def _open(task: Task, subject: str, name: str, read: Any) -> Session:
     recording, fingerprint = read()
-    info = recording.info
-    named = tuple(task.channels.get(channel, channel) for channel in info.ch_names)
-    recording = replace(
-        recording,
-        info=replace(info, ch_names=named),
-        markers=tuple(replace(m, label=task.labels.get(m.label, m.label)) for m in recording.markers),
-    )
     return Session(subject, name, chosen(recording, task.stype), fingerprint)
 
 

@@ -113,8 +113,7 @@ def _people(recipe: Recipe) -> tuple[list[Subject], list[Subject]]:
         [*(str(one.path) for one in recipe.data.folders), *(one.dataset for one in recipe.data.moabb)]
     )
     train, validate = (
-        select(list(subjects), names, where)
-        for names in ((*recipe.data.train, *recipe.data.also), recipe.data.validate_)
+        select(list(subjects), names, where) for names in (recipe.data.train, recipe.data.validate_)
     )
     if shared := sorted(set(train) & set(validate)):
         raise ConfigError(f"Subjects {', '.join(shared)} both train and validate: separate them.")

@@ -50,9 +50,6 @@ class Data(Config):
         Where they are; see `offline.data.sources`.  Paths are relative to the working directory.
     train, validate : tuple of str
         Subjects, or ranges of them (``S001-S056``).  Nobody may be in both.
-    also : tuple of str
-        More subjects to learn from, of other corpora: a benchmark, which says in every fold who of its own
-        people trains and validates, leaves these as they are.
     idle_only : bool
         Take recordings as well that ask for nothing but the idle class: rest in a file of its own.
     """
@@ -61,7 +58,6 @@ class Data(Config):
     moabb: tuple[Moabb, ...] = ()
     train: Annotated[tuple[Name, ...], Field(min_length=1)]
     validate_: Annotated[tuple[Name, ...], Field(alias="validate", min_length=1)]
-    also: tuple[Name, ...] = ()
     idle_only: bool = False
 
     @model_validator(mode="after")

@@ -88,7 +88,7 @@ def test_a_picture_that_cannot_be_is_refused_first(tmp_path: Path, monkeypatch: 
 
 def test_many_of_a_bundle_of_one_row_is_refused_first() -> None:
     """In the words of the bundle, before the first turn."""
-    options = report.Options(what=("transport", "many"), bundle="motor-rhythms")
+    options = report.Options(what=("transport", "many"), bundle="workload-mcsp")
     with pytest.raises(BundleError, match="takes one stream at a time"):
         report.measure(options, say=print, one_turn=lambda system, job: pytest.fail("measured"))
 

@@ -121,7 +121,7 @@ def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_p
 def test_other_settings_are_other_files(toy: Bundle, folder: Path, tmp_path: Path) -> None:
     """What was kept is not taken for a bundle with other decisions, or for channels under other names."""
     task = task_of(toy, folder)
-    renamed = task_of(toy, folder, Options(channels={"Oz": "Pz"}))
+    renamed = task_of(toy, folder, Options(folder={"channels": {"Oz": "Pz"}}))
     settings = {"classes": list(CLASSES), "idle": "rest", "decision": {"threshold": 0.8}}
     other = bundle_at(tmp_path / "other", readout=settings)
     paths = {kept_as(tmp_path, *pair, "0" * 16) for pair in ((toy, task), (toy, renamed), (other, task))}
@@ -205,7 +205,7 @@ def test_a_bundles_own_task_is_the_default(toy: Bundle, tmp_path: Path, folder: 
     }
     said = bundle_at(tmp_path / "said", provenance={"task": task})
     own = task_of(said, folder)
-    assert own.protocol.model_dump(exclude={"live"}) == task["protocol"]
+    assert own.protocol.model_dump(exclude={"live", "smoothing_s"}) == task["protocol"]
     assert (own.folder.subject, own.folder.hold) == ("S\\d", 5)
     other = task_of(said, folder, Options(folder={"hold": 1}, protocol={"window_s": 0.5}))
     assert (other.folder.hold, other.protocol.model_dump()["window_s"]) == (1, 0.5)

@@ -60,6 +60,8 @@ def test_windows_follow_each_other_and_take_their_last_hop() -> None:
     played = made([Marker(4.0, "left_fist", 4.0)], {(4.0, 6.0): "left_fist"})
     said = answers([played], CLASSES, "rest", Windows(from_s=0.5, window_s=1.0))
     assert said.right.tolist() == [True, False, False]
+    smooth = answers([played], CLASSES, "rest", Windows(from_s=0.5, window_s=1.0, smoothing_s=2.0))
+    assert smooth.right.tolist() == [True, True, False], "most of the two seconds before"
     hole = (played.times > 5.6) & (played.times < 7.0)
     torn = made(
         list(played.markers),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -90,20 +91,23 @@ def test_what_cannot_train_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -
         read_material(recipe.model_copy(update={"classes": ("rest", "singing", "singing")}))
 
 
-def test_people_of_another_corpus_learn_beside_the_folds_own(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    """`also` joins those who train, with markers renamed; who validates is not asked."""
+def test_two_corpora_are_learned_from_together(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """Each folder's channels and markers are renamed; two channels of one name are refused."""
     recipe = make_recipe(tmp_path)
     (folder,) = recipe.data.folders
-    other = folder.model_copy(update={"prefix": "other_", "labels": {"right_fist": "clench"}})
-    data = recipe.data.model_copy(update={"folders": (folder, other), "also": ("other_A3",)})
-    material = read_material(recipe.model_copy(update={"data": data}))
-    assert material.train.subjects == ("A1", "other_A3")
-    assert material.validate.subjects == ("A2",)
+    names = {recipe.ch_names[0]: recipe.ch_names[1], recipe.ch_names[1]: recipe.ch_names[0]}
+    changes = {"prefix": "other_", "labels": {"right_fist": "clench"}, "channels": names}
+    folders = (folder, folder.model_copy(update=changes))
+    data = recipe.data.model_copy(update={"folders": folders, "train": ("A1", "A3", "other_A3")})
+    material = read_material(recipe.model_copy(update={"data": data, "dsp": ()}))
     asked = {one.subject: {label for *_, label in one.spans} for one in material.train.prepared}
-    assert asked == {"A1": {0, 1, 2}, "other_A3": {0, 1}}
-    shared = recipe.data.model_copy(update={"also": ("A2",)})
-    with pytest.raises(ConfigError, match="A2 both train and validate"):
-        read_material(recipe.model_copy(update={"data": shared}))
+    assert asked == {"A1": {0, 1, 2}, "A3": {0, 1, 2}, "other_A3": {0, 1}}
+    theirs = {one.subject: one.data for one in material.train.prepared}
+    assert np.array_equal(theirs["A3"][:, [1, 0]], theirs["other_A3"][:, :2])
+    mixed = folder.model_copy(update={"channels": {recipe.ch_names[0]: recipe.ch_names[1]}})
+    data = recipe.data.model_copy(update={"folders": (mixed,)})
+    with pytest.raises(RecordingError, match="several are called"):
+        read_material(recipe.model_copy(update={"data": data}))
 
 
 def test_a_recipe_lists_every_fault(make_recipe: MakeRecipe, tmp_path: Path) -> None:
