@@ -124,6 +124,7 @@ def _opened(configs: Sequence[SourceConfig]) -> list[Source]:
             source.close()
 
     threads = [threading.Thread(target=work, args=(place,), daemon=True) for place in range(len(configs))]
+    whole = False
     try:
         for thread in threads:
             thread.start()
@@ -133,12 +134,13 @@ def _opened(configs: Sequence[SourceConfig]) -> list[Source]:
         for one in found.values():
             if isinstance(one, BaseException):
                 raise one
-    except BaseException:
-        given_up.set()
-        for one in list(found.values()):
-            if not isinstance(one, BaseException):
-                one.close()
-        raise
+        whole = True
+    finally:
+        if not whole:
+            given_up.set()
+            for one in list(found.values()):
+                if not isinstance(one, BaseException):
+                    one.close()
     return [one for _, one in sorted(found.items()) if not isinstance(one, BaseException)]
 
 

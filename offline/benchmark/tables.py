@@ -118,7 +118,7 @@ def _people(rows: Sequence[Table]) -> list[Table]:
             "person": name,
             **{row["model"]: row["people"].get(name) for row in rows},
             **{
-                f"{row['model']}, rest {side}": row["calibrated"]["people"].get(name, {}).get(side)
+                f"{row['model']}, {side}": row["calibrated"]["people"].get(name, {}).get(side)
                 for row in own
                 for side in ("before", "after")
             },

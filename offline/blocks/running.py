@@ -38,11 +38,8 @@ class RunningMean(nn.Module):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the means (B, D, F) and the new state."""
         mean, share = state
-        n, weight = x.shape[-1], share * self.memory
-        steps = torch.arange(n, device=x.device)
-        age = steps[None, :] - steps[:, None]  # (F, F): of value k at step f
-        fading = torch.where(age >= 0, self.decay ** age.clamp(min=0).to(x.dtype), 0.0)
-        left = self.decay ** (steps + 1).to(x.dtype)  # (F,) of what came before
+        weight = share * self.memory
+        fading, left = _fading(x, self.decay)
         sums = x @ fading + (mean * weight)[..., None] * left  # (B, D, F)
         weights = fading.sum(dim=0) + weight * left  # (B, F)
         means = sums / weights[:, None]
@@ -83,26 +80,15 @@ class RunningStandard(nn.Module):
         # Around the mean before it, a step alone loses nothing to cancellation; of many at once the mean
         # wanders away from there, so that the difference of two squares needs more digits.
         away = (x if x.shape[-1] == 1 else x.double()) - mean[..., None]
-        drift, power = self._faded(away), self._faded(away.square())
-        spread = power + variance[..., None] * self._left(away) - drift.square()
+        fading, left = _fading(away, self.decay)
+        drift, power = ((1 - self.decay) * (one @ fading) for one in (away, away.square()))
+        spread = power + variance[..., None] * left - drift.square()
         z = ((away - drift) / spread.clamp(min=VARIANCE_FLOOR).sqrt()).to(x.dtype)
         mean, variance = mean + drift[..., -1].to(x.dtype), spread[..., -1].to(x.dtype)
         if self.training:
             self._learn(mean.detach(), variance.detach())
         usual = torch.cat([self.get_buffer("mean"), self.get_buffer("variance")])
         return z, torch.cat([mean, variance], dim=1) - usual
-
-    def _left(self, like: Tensor) -> Tensor:
-        """Return what is left of the past at each step of (B, D, F), (F,)."""
-        steps = torch.arange(like.shape[-1], device=like.device)
-        return self.decay ** (steps + 1).to(like.dtype)
-
-    def _faded(self, x: Tensor) -> Tensor:
-        """Return the exponential mean of these steps alone, nothing before them: (B, D, F)."""
-        steps = torch.arange(x.shape[-1], device=x.device)
-        age = steps[None, :] - steps[:, None]  # (F, F): of value k at step f
-        fading = torch.where(age >= 0, self.decay ** age.clamp(min=0).to(x.dtype), 0.0)
-        return (1 - self.decay) * (x @ fading)
 
     def _learn(self, mean: Tensor, variance: Tensor) -> None:
         """Average the means and variances of a batch of crops (B, D) into what is usual for people."""
@@ -112,3 +98,11 @@ class RunningStandard(nn.Module):
             for name, value in (("mean", mean), ("variance", variance)):
                 self.get_buffer(name).lerp_(value.mean(dim=0), share)
             seen.fill_(1.0)
+
+
+def _fading(x: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    """Return what value k of (..., F) still counts at step f, (F, F), and what came before them all, (F,)."""
+    steps = torch.arange(x.shape[-1], device=x.device)
+    age = steps[None, :] - steps[:, None]
+    counts = torch.where(age >= 0, decay ** age.clamp(min=0).to(x.dtype), 0.0)
+    return counts, decay ** (steps + 1).to(x.dtype)

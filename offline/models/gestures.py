@@ -22,8 +22,7 @@ gestures alone, on armbands turned at random.
 
 What serves everybody serves those less whose armband sits as it should: for them two layers on standardised
 features, learned from armbands as they sit, are better.  Nets of this second kind are weighted by how sure
-the first are that the armband sits as usual.  In folds over 21 people of MyoArmbandDataset: the first kind
-alone .82, the second alone .856, their mean .867.
+the first are that the armband sits as usual (``bcitrain benchmark configs/benchmark_gestures_cote.yaml``).
 
 Features: Hudgins, Parker and Scott, IEEE Trans. Biomed. Eng. 40(1), 1993, as filters that are learned on from
 amplitude, slope and curvature.

@@ -14,13 +14,19 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pyriemann")
 
+from made_played import made
+
+from engine.decision import DecisionConfig
 from offline.benchmark import benchmark as running
-from offline.benchmark import report
+from offline.benchmark import report, tables
 from offline.benchmark.benchmark import benchmark
+from offline.benchmark.cells import Answered
 from offline.benchmark.people import folds_of
 from offline.benchmark.recipe import Recipe
+from offline.benchmark.rows import row_of
 from offline.evaluate import idle
 from streamer.errors import ConfigError
+from streamer.types import Marker
 
 CHANNELS = ["FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4"]
 BAND = [{"kind": "bandpass", "low": 8.0, "high": 30.0, "order": 2}]
@@ -272,3 +278,24 @@ def test_a_backbone_that_saw_who_is_tested_is_refused_or_told(
     model = finetuned(tmp_path, people_dir, backbone_saw_test=True)
     (row,) = benchmark(recipe_of(people_dir, tmp_path / "b", models=[model], **given))["rows"]
     assert row["notes"] == ("backbone pretrained on recordings of 1 of 1 people tested",)
+
+
+def test_a_head_of_ones_own_is_compared_on_the_same_stretches(tmp_path: Path) -> None:
+    """The table has each person before and after, the mean gain and the worst."""
+    cues = [Marker(2.0, "left_fist", 4.0), Marker(10.0, "right_fist", 4.0)]
+    right = {(2.0, 6.0): "left_fist", (10.0, 14.0): "right_fist"}
+    half = {(2.0, 6.0): "left_fist", (10.0, 14.0): "left_fist"}
+    before = (made(cues, half, subject="S1"), made(cues, right, subject="S2"))
+    after = (made(cues, right, subject="S1"), made(cues, half, subject="S2"))
+    answered = Answered(before, DecisionConfig(), calibrated=after, uncalibrated=before)
+    recipe = recipe_of(tmp_path, tmp_path / "out")
+    row = row_of(recipe.task, recipe.models[0], [[answered]])
+    assert row.calibrated is not None
+    assert row.calibrated["people"] == {
+        "S1": {"before": 0.5, "after": 1.0},
+        "S2": {"before": 1.0, "after": 0.5},
+    }
+    assert (row.calibrated["gain"], row.calibrated["worst_gain"]) == (0.0, -0.5)
+    shown = tables._people([row.document()])
+    assert shown[0] == {"person": "S1", "csp_lda": 0.5, "csp_lda, before": 0.5, "csp_lda, after": 1.0}
+    assert tables._calibrated([row.document()])[0]["auroc_after"] == row.calibrated["auroc_after"]
