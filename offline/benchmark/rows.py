@@ -17,7 +17,16 @@ from offline.evaluate.protocol import Trials, Windows
 from offline.evaluate.scores import Scores, score
 
 FIGURES = ("accuracy", "balanced_accuracy", "kappa", "macro_f1", "auroc", "auc_pr")
-LIVE = ("hop_balanced_accuracy", "nmcc", "hits", "false_activations_per_min", "median_time_to_decision_s")
+LIVE = (
+    "hop_balanced_accuracy",
+    "nmcc",
+    "hits",
+    "false_activations_per_min",
+    "median_time_to_decision_s",
+    "hits_better_half",
+    "false_better_half",
+    "median_s_better_half",
+)
 Table = dict[str, Any]
 
 

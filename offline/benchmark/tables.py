@@ -20,6 +20,9 @@ LIVE = {
     "hits": "hits",
     "false_activations_per_min": "false activations/min",
     "median_time_to_decision_s": "median time to decision (s)",
+    "hits_better_half": "hits, better half of the people",
+    "false_better_half": "their false activations/min",
+    "median_s_better_half": "their median time (s)",
 }
 
 

@@ -25,6 +25,11 @@ BOUNDS = {
     "bound": (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0),  # nats
 }
 MOST_BOUNDS = 10
+_OF_HALF = {
+    "hits": "hits",
+    "false": "false_activations_per_min",
+    "median_s": "median_time_to_decision_s",
+}
 
 
 def idle_figures(
@@ -58,6 +63,8 @@ def idle_figures(
         idle.  ``hits``, ``wrong_side``, ``false_activations_per_min`` (averaged over people),
         ``median_time_to_decision_s`` and ``idle_minutes`` as `offline.activations` counts them; ``curve``
         repeats them with other bounds of the decision stage, ``per_subject`` subject by subject.
+        ``hits_better_half``, ``false_better_half`` and ``median_s_better_half`` (also in the curve) are of
+        the half of the people, rounded up, whose commands are hit most often.
     """
     from offline.activations import Tally, tally  # it builds on this package
 
@@ -67,6 +74,7 @@ def idle_figures(
     return {
         **_hop_figures(played, classes, idle, settle_s),
         **_row(Tally.joined(tallies)),
+        **_better_half(tallies),
         "curve": _curve(
             played, classes, idle, decision, _thinned(bounds) or BOUNDS[decision.bound_key], live
         ),
@@ -102,10 +110,24 @@ def _curve(
     from offline.redecide import redecide
 
     labels = redecide(played, decision, bounds, classes, idle)
-    both = Tally.joined(
-        [tally(one, some, classes, idle, live) for one, some in zip(played, labels, strict=True)]
-    )
-    return [{decision.bound_key: bound, **_row(both[i])} for i, bound in enumerate(bounds)]
+    each = [tally(one, some, classes, idle, live) for one, some in zip(played, labels, strict=True)]
+    rows = []
+    for i, bound in enumerate(bounds):
+        then = [one[i] for one in each]
+        rows.append({decision.bound_key: bound, **_row(Tally.joined(then)), **_better_half(then)})
+    return rows
+
+
+def _better_half(tallies: Sequence[Tally]) -> dict[str, float | None]:
+    """Return the figures of those whom it serves better: few people's mean hides that it serves some well."""
+    from offline.activations import Tally
+
+    people = sorted({name for one in tallies for name in one.subjects})
+    each = [Tally.joined([one for one in tallies if one.subjects == (name,)]) for name in people]
+    commanding = sorted((one for one in each if len(one.right)), key=lambda one: -float(one.hits))
+    half = commanding[: -(-len(commanding) // 2)]
+    row = _row(Tally.joined(half)) if half else {}
+    return {f"{short}_better_half": row.get(key) for short, key in _OF_HALF.items()}
 
 
 def _row(counted: Tally) -> dict[str, float | None]:

@@ -152,6 +152,7 @@ def _live(idle: Document | None) -> Document:
         "false/min": "false_activations_per_min",
         "time to decide, s": "median_time_to_decision_s",
         "nMCC": "nmcc",
+        "hits, better half": "hits_better_half",
     }
     return {title: None if idle is None else idle[key] for title, key in keys.items()}
 

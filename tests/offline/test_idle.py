@@ -93,6 +93,30 @@ def test_rates_are_averaged_over_people() -> None:
     assert found["false_activations_per_min"] == pytest.approx(60 / 3.5, abs=1e-3)
 
 
+def test_the_better_half_are_those_hit_most() -> None:
+    """Of three people the two who are hit more often, with their own false activations and delays."""
+    hit, late = {(5.0, 7.0): "left_fist"}, {(6.0, 7.0): "left_fist", (14.0, 15.0): "right_fist"}
+    never = {(1.0, 2.0): "left_fist", (9.0, 10.0): "left_fist"}
+    said = {"A": hit, "B": never, "C": late}
+    people = [replace(made(MARKERS, spoken), subject=name) for name, spoken in said.items()]
+    found = idle_figures(people, CLASSES, "rest", SETTINGS)
+    alone = idle_figures([people[0], people[2]], CLASSES, "rest", SETTINGS)
+    assert found["hits_better_half"] == alone["hits"] == 0.5
+    assert found["false_better_half"] == alone["false_activations_per_min"] == 0
+    assert found["median_s_better_half"] == alone["median_time_to_decision_s"]
+    assert found["false_activations_per_min"] > 0
+    own = next(row for row in found["curve"] if row["threshold"] == 0.6)
+    assert own["hits_better_half"] == found["hits_better_half"]
+
+
+def test_without_a_command_there_is_no_better_half() -> None:
+    """Rest alone has false activations and nothing that could be hit."""
+    resting = made([Marker(0.0, "rest", 4.0)], {(1.0, 2.0): "left_fist"}, duration_s=4.0)
+    found = idle_figures([resting], CLASSES, "rest", SETTINGS)
+    assert found["hits_better_half"] is None
+    assert found["false_activations_per_min"] > 0
+
+
 def test_what_counts_is_the_protocols() -> None:
     """A label a little before its marker is a hit where that is allowed, and false otherwise."""
     early = made([Marker(0.0, "rest", 4.0), Marker(4.0, "left_fist", 4.0)], {(3.5, 6.0): "left_fist"})
