@@ -79,7 +79,7 @@ class Heard:
             log_probs=_known(logits / temperature),
             valid=self.log.valid,
             labels=np.full(len(times), -1),
-            markers=tuple(_since(self.markers, since, cued)),
+            markers=tuple(asked_since(self.markers, since, cued)),
             duration_s=self.duration_s,
             notes=self.notes,
         )
@@ -115,7 +115,7 @@ def heard(bundle: Bundle, backend: Backend, session: Session) -> Heard:
     )
 
 
-def _since(markers: Sequence[Marker], since: float, cued: bool) -> Iterator[Marker]:
+def asked_since(markers: Sequence[Marker], since: float, cued: bool) -> Iterator[Marker]:
     """Yield the markers that begin then or later, and of stretches that end later the rest."""
     ordered = sorted(markers, key=lambda marker: marker.time)
     for marker, following in zip_longest(ordered, ordered[1:]):

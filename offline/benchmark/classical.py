@@ -9,7 +9,7 @@ is fitted on the people validated on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from offline.benchmark.recipe import Classical, Task
 from offline.benchmark.standardise import Standard, running, standard_of
 from offline.evaluate.played import CHUNK, Played
 from offline.evaluate.protocol import Trials
+from offline.heard import asked_since
 from offline.probe.recipe import digest
 from offline.probe.tasks import Index, Session
 from streamer.dsp import StepConfig
@@ -52,6 +53,8 @@ class Decoder:
     standard : Standard or None
         Where the running standardisation of features starts.
     temperature : float
+    rest_s : float
+        Features are taken less their mean over so much of each person's signal, the first, at rest.
     """
 
     settings: Classical
@@ -60,9 +63,29 @@ class Decoder:
     classifier: Any
     standard: Standard | None = None
     temperature: float = 1.0
+    rest_s: float = 0.0
 
-    def play(self, session: Session, *, chunk: int = CHUNK, memo: Memo | None = None) -> Played:
+    def play_person(self, sessions: Sequence[Session], *, memo: Memo | None = None) -> tuple[Played, ...]:
+        """Play one person's recordings, in order; nothing is asked for in the rest that they begin with."""
+        seen = _Seen(self.settings, self.task, memo or Memo(0))
+        usual = seen.usual(sessions[0], self.dsp, self.standard, self.rest_s)
+        made = [self.play(one, memo=memo, usual=usual) for one in sessions]
+        return (asked_behind(made[0], sessions[0], self.rest_s, self.task), *made[1:])
+
+    def play(
+        self,
+        session: Session,
+        *,
+        chunk: int = CHUNK,
+        memo: Memo | None = None,
+        usual: Features | None = None,
+    ) -> Played:
         """Play a recording from its first sample and decide at every hop.
+
+        Parameters
+        ----------
+        usual : ndarray, shape (p,), optional
+            What features are taken less.
 
         Raises
         ------
@@ -72,7 +95,8 @@ class Decoder:
         seen = _Seen(self.settings, self.task, memo or Memo(0), chunk)
         signal, hops = seen.hops(session, self.dsp)
         rows = np.arange(len(hops))
-        log_probs = self.log_probs(seen.features(session, self.dsp, hops, rows, self.standard))
+        features = seen.features(session, self.dsp, hops, rows, self.standard)
+        log_probs = self.log_probs(features if usual is None else features - usual)
         classes = self.task.classes
         decider = Decider(self.settings.decision, classes, self.task.idle, 1.0, self.settings.hop_s)
         made = [decider.step(*pair) for pair in zip(log_probs, hops.frames, strict=True)]
@@ -100,10 +124,26 @@ class Decoder:
         return np.asarray(found, dtype=np.float32)
 
 
+def asked_behind(played: Played, session: Session, rest_s: float, task: Task) -> Played:
+    """Return a person's first recording, nothing being asked for in its first ``rest_s``."""
+    since, cued = float(session.recording.times[0]) + rest_s, isinstance(task.protocol, Trials)
+    return replace(played, markers=tuple(asked_since(played.markers, since, cued)))
+
+
 def train_decoder(
-    settings: Classical, task: Task, fold: Fold, recordings: Recordings, memo: Memo | None = None
+    settings: Classical,
+    task: Task,
+    fold: Fold,
+    recordings: Recordings,
+    memo: Memo | None = None,
+    rest_s: float = 0.0,
 ) -> Decoder:
     """Train a decoder on a fold's training people and calibrate it on those validated on.
+
+    Parameters
+    ----------
+    rest_s : float
+        Everybody's recordings begin with so much rest, which their features are taken less the mean of.
 
     Raises
     ------
@@ -115,12 +155,12 @@ def train_decoder(
     seen = _Seen(settings, task, memo or Memo(0))
     dsp = seen.with_prior(fold.train, recordings)
     standard = seen.standard(fold.train, recordings, dsp) if settings.standardise_s else None
-    x, labels = seen.answers(fold.train, recordings, dsp, standard)
+    x, labels = seen.answers(fold.train, recordings, dsp, standard, rest_s)
     if absent := [name for label, name in enumerate(task.classes) if label not in labels]:
         raise ConfigError(f"{settings.name}: nobody who trains has a window of {', '.join(absent)}.")
     classifier = _classifier(settings, task).fit(x, labels)
-    x, labels = seen.answers(fold.validate, recordings, dsp, standard)
-    return Decoder(settings, task, dsp, classifier, standard, _temperature(classifier, x, labels))
+    x, labels = seen.answers(fold.validate, recordings, dsp, standard, rest_s)
+    return Decoder(settings, task, dsp, classifier, standard, _temperature(classifier, x, labels), rest_s)
 
 
 def _classifier(settings: Classical, task: Task) -> Any:
@@ -204,20 +244,48 @@ class _Seen:
         recordings: Recordings,
         dsp: Sequence[StepConfig],
         standard: Standard | None,
+        rest_s: float = 0.0,
     ) -> tuple[Features, Index]:
         """Return features and class of every window of these people that the protocol has answered."""
         features, labels = [], []
-        for session in _sessions(people, recordings):
+        for session, first in (
+            (session, recordings.sessions(name)[0])
+            for name in people
+            for session in recordings.sessions(name)
+        ):
             _, hops = self.hops(session, dsp)
             rows, classes = asked(hops, session, self._task)
             if len(rows):
-                features.append(self.features(session, dsp, hops, rows, standard))
+                found = self.features(session, dsp, hops, rows, standard)
+                features.append(found - self.usual(first, dsp, standard, rest_s) if rest_s else found)
                 labels.append(classes)
         if not labels:
             raise ConfigError(
                 f"{self._settings.name}: no answer is asked for in the recordings of {', '.join(people)}."
             )
         return np.concatenate(features), np.concatenate(labels)
+
+    def usual(
+        self, session: Session, dsp: Sequence[StepConfig], standard: Standard | None, rest_s: float
+    ) -> Features:
+        """Return the mean of each feature over the first ``rest_s`` of a recording, (p,).
+
+        Raises
+        ------
+        ConfigError
+            No window of the recording ends within them.
+        """
+        _, hops = self.hops(session, dsp)
+        until = float(session.recording.times[0]) + rest_s
+        warm = np.array([frame.warm for frame in hops.frames], dtype=bool)  # else part of it is silence
+        rows = np.flatnonzero(warm & (hops.times < until))
+        if not len(rows):
+            raise ConfigError(
+                f"{self._settings.name}: no whole window of {session.subject} lies in the first {rest_s:g} s "
+                "of rest: make calibrate.rest_s longer, or window_s shorter."
+            )
+        usual: Features = self.features(session, dsp, hops, rows, standard).mean(axis=0)
+        return usual
 
     def _raw(self, session: Session, dsp: Sequence[StepConfig], hops: Hops, rows: Index) -> Features:
         settings = self._settings

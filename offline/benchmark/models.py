@@ -15,7 +15,7 @@ from engine.bundle import Bundle, load
 from engine.manifest import MANIFEST
 from offline import yaml_file
 from offline.benchmark.cells import Answered
-from offline.benchmark.classical import train_decoder
+from offline.benchmark.classical import asked_behind, train_decoder
 from offline.benchmark.memo import Memo
 from offline.benchmark.people import Fold, Recordings
 from offline.benchmark.recipe import Calibrate, Classical, Finetuned, Recipe, Trained
@@ -57,6 +57,8 @@ def identity(model: Trained | Finetuned | Classical, bench: Bench, fold: Fold, s
         "test": _prints(bench, fold.test),
     }
     if isinstance(model, Classical):
+        rest_s = _own_rest(model, bench)
+        told |= {"calibrate": {"rest_s": rest_s}} if rest_s else {}
         return told | {"protocol": task.protocol.model_dump(mode="json", exclude=SCORING)}
     raw = yaml_file.read(model.recipe, "Recipe", model.set)
     kept = {key: value for key, value in raw.items() if key not in APART}
@@ -97,9 +99,25 @@ def answer(
 
 
 def _classical(model: Classical, bench: Bench, fold: Fold) -> Answered:
-    decoder = train_decoder(model, bench.recipe.task, fold, bench.recordings, bench.memo)
-    sessions = (one for name in fold.test for one in bench.recordings.sessions(name))
-    return Answered(tuple(decoder.play(one, memo=bench.memo) for one in sessions), model.decision)
+    task, rest_s = bench.recipe.task, _own_rest(model, bench)
+    learned = (model, task, fold, bench.recordings, bench.memo)
+    people = [bench.recordings.sessions(name) for name in fold.test]
+    decoder, before, every = train_decoder(*learned), [], []
+    for sessions in people:
+        played = [decoder.play(one, memo=bench.memo) for one in sessions]
+        every += played
+        before += [asked_behind(played[0], sessions[0], rest_s, task), *played[1:]]
+    if not rest_s:
+        return Answered(tuple(every), model.decision)
+    own = train_decoder(*learned, rest_s)
+    after = [one for sessions in people for one in own.play_person(sessions, memo=bench.memo)]
+    return Answered(tuple(every), model.decision, calibrated=tuple(after), uncalibrated=tuple(before))
+
+
+def _own_rest(model: Classical, bench: Bench) -> float:
+    """Return how much rest of a person's own a classical decoder is given: matrices have no mean to take."""
+    calibrate = bench.recipe.calibrate
+    return 0.0 if calibrate is None or model.reader.matrices else calibrate.rest_s
 
 
 def _trained(

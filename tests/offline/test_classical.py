@@ -22,6 +22,7 @@ from offline.benchmark.recipe import Classical, Task
 from offline.benchmark.standardise import Standard, running
 from offline.evaluate.scores import score
 from offline.probe.tasks import Session
+from streamer.errors import ConfigError
 
 CHANNELS = ["FC3", "FCz", "FC4", "C3", "Cz", "C4", "CP3", "CPz", "CP4"]
 BAND = {"kind": "bandpass", "low": 8.0, "high": 30.0, "order": 2}
@@ -155,6 +156,32 @@ def test_a_hole_starts_everything_afresh(recordings: Recordings, task: Task) -> 
     assert not hops.windows(np.array([first]))[0][:, :360].any()
     assert [hops.frames[row].warm for row in (first, first + 8, first + 9)] == [False, False, True]
     assert hops.times[first] == pytest.approx(times[1039])
+
+
+def test_less_ones_own_rest_the_gain_of_an_amplifier_is_nothing(task: Task, recordings: Recordings) -> None:
+    """Three times the voltage moves the logarithms of power, and what they are taken less by as much."""
+    fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["band_power"] | {"past": 0})
+    (session,) = recordings.sessions("P4")
+    louder = replace(session.recording, data=3 * session.recording.data)
+    both = [session, replace(session, fingerprint="louder", recording=louder)]
+    own = train_decoder(settings, task, FOLD, recordings, rest_s=8.0)
+    plain = train_decoder(settings, task, FOLD, recordings)
+    one, other = (own.play_person([some])[0] for some in both)
+    np.testing.assert_allclose(other.log_probs[5:], one.log_probs[5:], atol=1e-3)
+    bare, changed_ = (plain.play(some).log_probs[5:] for some in both)
+    assert not np.allclose(changed_, bare, atol=0.1)
+    kept = [marker for marker in session.recording.markers if marker.time >= 8.0]
+    assert list(one.markers) == kept
+    assert len(kept) < len(session.recording.markers)
+
+
+def test_rest_that_holds_no_window_is_refused(task: Task, recordings: Recordings) -> None:
+    """One second of rest has no whole window of 2.5 s."""
+    fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["band_power"])
+    with pytest.raises(ConfigError, match="no whole window of P0"):
+        train_decoder(settings, task, FOLD, recordings, rest_s=1.0)
 
 
 def test_running_standardisation_forgets_where_it_began() -> None:
