@@ -139,7 +139,11 @@ def of_recipe(path: str | Path) -> tuple[Any, Any]:
 
 
 def count_mmac(model: Any, samples: int) -> float:
-    """Return the millions of multiply-accumulates (products, convolutions) of one call on (1, C, samples)."""
+    """Return the millions of multiply-accumulates (products, convolutions) of one call on (1, C, samples).
+
+    Of the model as it is exported: maps that are one there are counted once.
+    """
+    model = model.fused() if hasattr(model, "fused") else model
     x = torch.zeros(1, n_chans(model), samples)
     # Fused attention is not counted; written as two products it is.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from offline.data.trials import IGNORE
@@ -27,11 +28,19 @@ class Config(BaseConfig):
     last_weight : float
         Left against right, from the log-odds at the end of the trial alone.  A net that learns this answers
         better then, since it may tell how long ago the cue was, and worse at any other time.
+    early_weight, early_s : float
+        The same so long before that end, s: two times are learned at little cost to either.
+    late_weight, late_s : float
+        The same from each hop of the last ``late_s`` alone, averaged over them.
     """
 
     hop_weight: float = 0.5
     trial_weight: float = 1.0
     last_weight: float = 0.0
+    early_weight: float = 0.0
+    early_s: PositiveFloat = 1.0
+    late_weight: float = 0.0
+    late_s: PositiveFloat = 1.5
 
 
 def log_odds(logits: Tensor, answer: Tensor) -> Tensor:
@@ -47,7 +56,9 @@ def log_odds(logits: Tensor, answer: Tensor) -> Tensor:
     return (difference * answer).sum(dim=-1) / answer.sum(dim=-1).clamp(min=1)
 
 
-def loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, configs: Sequence[Config]) -> Tensor:
+def loss(
+    logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, configs: Sequence[Config], hop_s: float
+) -> Tensor:
     """Return the loss summed over members, so that each learns as if it were alone.
 
     Parameters
@@ -57,22 +68,33 @@ def loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, configs: Se
         As in a `TrialBatches` item.
     configs : sequence of Config
         Members take turns.
+    hop_s : float
     """
     one_each = zip(logits, itertools.cycle(configs), strict=False)
-    return torch.stack([_loss(one, hops, side, answer, config) for one, config in one_each]).sum()
+    return torch.stack([_loss(one, hops, side, answer, config, hop_s) for one, config in one_each]).sum()
 
 
-def _loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, config: Config) -> Tensor:
+def _loss(logits: Tensor, hops: Tensor, side: Tensor, answer: Tensor, config: Config, hop_s: float) -> Tensor:
     """Return the loss of one member's logits (B, T / hop, 3)."""
     total = config.hop_weight * F.cross_entropy(logits.flatten(0, 1), hops.flatten(), ignore_index=IGNORE)
-    for weight, asked in ((config.trial_weight, answer), (config.last_weight, last(answer))):
+    terms = (
+        (config.trial_weight, answer),
+        (config.last_weight, last(answer)),
+        (config.early_weight, last(answer, round(config.early_s / hop_s))),
+    )
+    for weight, asked in terms:
         if weight:
             odds = log_odds(logits, asked)
             total = total + weight * F.binary_cross_entropy_with_logits(odds, side.float())
+    if config.late_weight:
+        late = last(answer, most=round(config.late_s / hop_s))
+        odds, sides = logits[..., 2] - logits[..., 1], side.float()[:, None].expand_as(late)
+        each = F.binary_cross_entropy_with_logits(odds, sides, reduction="none")
+        total = total + config.late_weight * (each * late).sum() / late.sum().clamp(min=1)
     return total
 
 
-def last(answer: Tensor) -> Tensor:
-    """Return 1 at the last `LAST` of the hops that are 1 in ``answer`` (B, T / hop), else 0."""
-    after = answer.flip(-1).cumsum(dim=-1).flip(-1)  # how many from here on
-    return answer * (after <= LAST)
+def last(answer: Tensor, before: int = 0, most: int = LAST) -> Tensor:
+    """Return 1 at the last ``most`` hops that are 1 in ``answer`` (B, T / hop), ``before`` left out."""
+    here = answer.flip(-1).cumsum(dim=-1).flip(-1) - before  # how many from here on
+    return answer * ((here > 0) & (here <= most))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 torch = pytest.importorskip("torch")
 
@@ -135,8 +136,8 @@ def test_the_loss_of_members_is_that_of_each_alone() -> None:
     hops, side = torch.randint(0, 3, (3, 20)), torch.tensor([0, 1, 1])
     answer = torch.ones(3, 20)
     kinds = [Config(), Config(trial_weight=0.0, last_weight=1.0)]
-    together = loss(logits, hops, side, answer, kinds)
-    alone = sum(loss(logits[i : i + 1], hops, side, answer, [kinds[i % 2]]) for i in range(3))
+    together = loss(logits, hops, side, answer, kinds, 0.1)
+    alone = sum(loss(logits[i : i + 1], hops, side, answer, [kinds[i % 2]], 0.1) for i in range(3))
     assert torch.allclose(together, torch.as_tensor(alone), atol=1e-6)
 
 
@@ -145,6 +146,44 @@ def test_the_last_hops_of_an_answer_are_its_last() -> None:
     answer = torch.tensor([[0, 1, 1, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).float()
     wanted = torch.tensor([[0, 0, 1, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).float()
     assert torch.equal(last(answer), wanted)
+    before = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).float()
+    assert torch.equal(last(answer, 2), before)
+
+
+def test_an_early_answer_is_learned_where_it_is_given() -> None:
+    """One second before the end, at ten hops a second, the loss hangs on two hops, and on no others."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, 1, 30, 3, requires_grad=True)
+    answer = torch.zeros(1, 30)
+    answer[:, 5:25] = 1
+    early = Config(hop_weight=0.0, trial_weight=0.0, early_weight=1.0, early_s=1.0)
+    loss(logits, torch.zeros(1, 30).long(), torch.tensor([1]), answer, [early], 0.1).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0].abs().sum(dim=-1).nonzero().flatten().tolist() == [13, 14]
+
+
+def test_late_answers_are_learned_one_by_one() -> None:
+    """Of the last second every hop counts alike, and one that is right does not make up for a wrong one."""
+    answer, side, late = (
+        torch.ones(1, 30),
+        torch.tensor([1]),
+        Config(hop_weight=0, trial_weight=0, late_weight=1),
+    )
+    late = late.model_copy(update={"late_s": 1.0})
+    logits = torch.zeros(1, 1, 30, 3)
+    logits[..., :20, 1] = 9.0  # wrong, and too early to count
+    even = loss(logits, torch.zeros(1, 30).long(), side, answer, [late], 0.1)
+    assert even.item() == pytest.approx(np.log(2), abs=1e-6)
+    logits[..., 20:25, 2], logits[..., 25:, 1] = 9.0, 9.0
+    assert loss(logits, torch.zeros(1, 30).long(), side, answer, [late], 0.1).item() == pytest.approx(
+        4.5, abs=1e-3
+    )
+
+
+def test_an_early_answer_before_the_first_is_refused() -> None:
+    """It would be learned from nothing, and nobody would know."""
+    with pytest.raises(ValidationError, match="early_s must be less"):
+        Trials(objective=(Config(early_weight=1.0, early_s=2.6),))
 
 
 def test_log_odds_average_right_over_left_where_the_answer_is_taken() -> None:

@@ -54,6 +54,10 @@ class Config(BaseConfig):
             raise ValueError("after_s - jitter_s must reach to_s: else a shifted window cuts the answer off")
         if self.before_s - self.jitter_s + self.from_s < self.settle_s:
             raise ValueError("before_s - jitter_s + from_s must reach settle_s: else the answer is unsettled")
+        if any(one.early_weight and one.early_s > self.to_s - self.from_s for one in self.objective):
+            raise ValueError(
+                "objective.early_s must be less than to_s - from_s: else nothing is answered then"
+            )
         return self
 
     def batches(self, prepared: Sequence[Prepared], plan: Plan) -> TrialBatches:
@@ -131,7 +135,8 @@ class TrialBatches(Batches):
         """Return the loss of the hops and of the trials, weighted."""
         x, hops, side, answer = batch
         logits = member_logits(model, x)
-        return objectives.loss(logits, hops, side, answer, self.config.objective), len(logits)
+        hop_s = self.plan.hop / self.plan.sfreq
+        return objectives.loss(logits, hops, side, answer, self.config.objective, hop_s), len(logits)
 
     def _cut(
         self, index: int, cue: Span, rng: np.random.Generator
