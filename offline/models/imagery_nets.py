@@ -129,7 +129,7 @@ class _Reader(nn.Module):
         y, new = self.front(x, state[:3])
         read, past = self._read(self.dropout(y), state[3])
         lengths = self.groups * len(self.config.course)
-        read = read.reshape(len(x), lengths, -1, read.shape[-1])  # (B, lengths, K + 1, T / hop)
+        read = read.reshape(x.shape[0], lengths, -1, read.shape[-1])  # (B, lengths, K + 1, T / hop)
         each = F.softplus(read[:, :, -1:]) * read[:, :, :-1]
         logits = torch.stack(each.chunk(self.groups, dim=1)).sum(dim=2).transpose(-1, -2)
         return logits, each.flatten(1, 2).transpose(1, 2), (*new, past)

@@ -170,3 +170,8 @@ def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         name: torch.cat([part[name] for part in parts]) if value.ndim else value
         for name, value in parts[0].items()
     }
+
+
+SMALL = Config(
+    n_chans=6, members=2, courses=2, filters=8, slow=4, dim=8, dilations=(1, 2), course=(7, 3), course_dim=4
+)

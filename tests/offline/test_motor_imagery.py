@@ -68,18 +68,6 @@ def test_the_logits_are_linear_in_the_latent() -> None:
     torch.testing.assert_close(fitted, logits, rtol=0, atol=1e-4)
 
 
-def test_a_course_is_read_only_so_far_back() -> None:
-    """What lies before the left context changes nothing."""
-    net = trained(1, 1)
-    short = Config(n_chans=6, filters=5, slow=3, dim=4, dilations=(), courses=1, course=(7, 3), course_dim=2)
-    net = short.build().eval()
-    x = torch.randn(1, 6, -(-net.left_context // 10) * 10 + 10)
-    later = torch.cat([torch.randn(1, 6, 500), x], dim=-1)
-    with torch.inference_mode():
-        alone, behind = (net(one, net.init_state(1))[0]["logits"][:, -1] for one in (x, later))
-    torch.testing.assert_close(alone, behind)
-
-
 def test_lengths_that_do_not_fit_are_refused_in_words() -> None:
     """Pools that are no whole number of steps, or shorter than a hop."""
     with pytest.raises(ValidationError, match="multiples of stride 2"):
