@@ -67,10 +67,12 @@ class Decoder:
 
     def play_person(self, sessions: Sequence[Session], *, memo: Memo | None = None) -> tuple[Played, ...]:
         """Play one person's recordings, in order; nothing is asked for in the rest that they begin with."""
+        if not self.rest_s:
+            return tuple(self.play(one, memo=memo) for one in sessions)
         seen = _Seen(self.settings, self.task, memo or Memo(0))
         usual = seen.usual(sessions[0], self.dsp, self.standard, self.rest_s)
         made = [self.play(one, memo=memo, usual=usual) for one in sessions]
-        return (asked_behind(made[0], sessions[0], self.rest_s, self.task), *made[1:])
+        return (asked_after_rest(made[0], sessions[0], self.rest_s, self.task), *made[1:])
 
     def play(
         self,
@@ -85,13 +87,17 @@ class Decoder:
         Parameters
         ----------
         usual : ndarray, shape (p,), optional
-            What features are taken less.
+            What features are taken less; asked for where the decoder has a ``rest_s``.
 
         Raises
         ------
+        ValueError
+            It is not there: the classifier knows no other features.
         StreamMismatch
             The recording does not fit.
         """
+        if bool(self.rest_s) != (usual is not None):
+            raise ValueError("a decoder that is centred on rest needs it, and no other: see play_person")
         seen = _Seen(self.settings, self.task, memo or Memo(0), chunk)
         signal, hops = seen.hops(session, self.dsp)
         rows = np.arange(len(hops))
@@ -124,7 +130,7 @@ class Decoder:
         return np.asarray(found, dtype=np.float32)
 
 
-def asked_behind(played: Played, session: Session, rest_s: float, task: Task) -> Played:
+def asked_after_rest(played: Played, session: Session, rest_s: float, task: Task) -> Played:
     """Return a person's first recording, nothing being asked for in its first ``rest_s``."""
     since, cued = float(session.recording.times[0]) + rest_s, isinstance(task.protocol, Trials)
     return replace(played, markers=tuple(asked_since(played.markers, since, cued)))
@@ -255,6 +261,11 @@ class _Seen:
         ):
             _, hops = self.hops(session, dsp)
             rows, classes = asked(hops, session, self._task)
+            if rest_s and session is first:  # what centres is not learned from: its mean is 0 by itself
+                later = (
+                    hops.times[rows] > float(session.recording.times[0]) + rest_s + self._settings.window_s
+                )
+                rows, classes = rows[later], classes[later]
             if len(rows):
                 found = self.features(session, dsp, hops, rows, standard)
                 features.append(found - self.usual(first, dsp, standard, rest_s) if rest_s else found)
@@ -275,13 +286,14 @@ class _Seen:
         ConfigError
             No window of the recording ends within them.
         """
-        _, hops = self.hops(session, dsp)
+        settings, (_, hops) = self._settings, self.hops(session, dsp)
         until = float(session.recording.times[0]) + rest_s
-        warm = np.array([frame.warm for frame in hops.frames], dtype=bool)  # else part of it is silence
-        rows = np.flatnonzero(warm & (hops.times < until))
+        first = (settings.past + 1) * (settings.window // settings.hop) - 1  # before, part of it is silence
+        good = np.array([frame.invalid <= settings.decision.max_invalid for frame in hops.frames], dtype=bool)
+        rows = np.flatnonzero(good & (hops.place >= first) & (hops.times < until))
         if not len(rows):
             raise ConfigError(
-                f"{self._settings.name}: no whole window of {session.subject} lies in the first {rest_s:g} s "
+                f"{settings.name}: no whole window of {session.subject} lies in the first {rest_s:g} s "
                 "of rest: make calibrate.rest_s longer, or window_s shorter."
             )
         usual: Features = self.features(session, dsp, hops, rows, standard).mean(axis=0)

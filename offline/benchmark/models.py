@@ -15,7 +15,7 @@ from engine.bundle import Bundle, load
 from engine.manifest import MANIFEST
 from offline import yaml_file
 from offline.benchmark.cells import Answered
-from offline.benchmark.classical import asked_behind, train_decoder
+from offline.benchmark.classical import asked_after_rest, train_decoder
 from offline.benchmark.memo import Memo
 from offline.benchmark.people import Fold, Recordings
 from offline.benchmark.recipe import Calibrate, Classical, Finetuned, Recipe, Trained
@@ -102,16 +102,17 @@ def _classical(model: Classical, bench: Bench, fold: Fold) -> Answered:
     task, rest_s = bench.recipe.task, _own_rest(model, bench)
     learned = (model, task, fold, bench.recordings, bench.memo)
     people = [bench.recordings.sessions(name) for name in fold.test]
-    decoder, before, every = train_decoder(*learned), [], []
-    for sessions in people:
-        played = [decoder.play(one, memo=bench.memo) for one in sessions]
-        every += played
-        before += [asked_behind(played[0], sessions[0], rest_s, task), *played[1:]]
+    decoder = train_decoder(*learned)
+    played = [decoder.play_person(sessions, memo=bench.memo) for sessions in people]
+    answered = Answered(tuple(one for some in played for one in some), model.decision)
     if not rest_s:
-        return Answered(tuple(every), model.decision)
+        return answered
     own = train_decoder(*learned, rest_s)
     after = [one for sessions in people for one in own.play_person(sessions, memo=bench.memo)]
-    return Answered(tuple(every), model.decision, calibrated=tuple(after), uncalibrated=tuple(before))
+    before: list[Played] = []
+    for sessions, some in zip(people, played, strict=True):
+        before += [asked_after_rest(some[0], sessions[0], rest_s, task), *some[1:]]
+    return replace(answered, calibrated=tuple(after), uncalibrated=tuple(before))
 
 
 def _own_rest(model: Classical, bench: Bench) -> float:

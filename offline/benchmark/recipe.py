@@ -168,6 +168,9 @@ Model = Annotated[Trained | Finetuned | Classical, Field(discriminator="kind")]
 class Calibrate(Config):
     """Also play everybody with a head that was refitted to the first labelled trials of each.
 
+    Classical decoders on features get a second classifier instead, which learned from features less their
+    mean over everybody's own rest, and needs no label of the person tested.
+
     Attributes
     ----------
     seconds : float
@@ -238,6 +241,13 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"task.idle {task.idle!r} is none of the classes {', '.join(task.classes)}"
     if unknown := sorted({name for pair in recipe.compare for name in pair} - set(names)):
         yield f"compare: there is no model {unknown[0]!r}; there are {', '.join(names)}"
+    given = recipe.calibrate
+    rests = [one.name for one in recipe.models if isinstance(one, Classical) and not one.reader.matrices]
+    if given and given.rest_s and rests and given.seconds != given.rest_s:
+        yield (
+            f"calibrate.seconds {given.seconds:g} is not rest_s {given.rest_s:g}: {rests[0]} is given "
+            "the rest alone, and would be scored on other stretches than the nets"
+        )
     if recipe.calibrate and (strange := set(recipe.calibrate.classes or ()) - set(task.classes)):
         yield f"calibrate.classes: {', '.join(sorted(strange))} is none of the classes"
 

@@ -42,10 +42,7 @@ def markdown(document: Table) -> str:
     if any(row["idle"] for row in rows):
         parts += ["In live use, the idle class included:", _table(_live(rows))]
     if any(row["calibrated"] for row in rows):
-        parts += [
-            "With a head of each person's own, made from the beginning of their recordings, over the rest of "
-            f"them, {SHOWN[document['figure']]} before and after:"
-        ]
+        parts += [_CALIBRATED.format(figure=SHOWN[document["figure"]])]
         parts += [_table(_calibrated(rows))]
     if rows:
         parts += [f"{SHOWN[document['figure']].capitalize()} of every person, mean over seeds:"]
@@ -57,6 +54,11 @@ def markdown(document: Table) -> str:
 _PAIRED = (
     "{figure}, first minus second, person by person: mean, 95-% bootstrap interval over people, exact "
     "Wilcoxon signed-rank p corrected by Holm:"
+)
+
+_CALIBRATED = (
+    "Given the beginning of each person's recordings, for a head of their own or, in classical decoders, to "
+    "take features less those of their rest: {figure} of what follows, before and after:"
 )
 
 

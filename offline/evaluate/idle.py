@@ -64,7 +64,8 @@ def idle_figures(
         ``median_time_to_decision_s`` and ``idle_minutes`` as `offline.activations` counts them; ``curve``
         repeats them with other bounds of the decision stage, ``per_subject`` subject by subject.
         ``hits_better_half``, ``false_better_half`` and ``median_s_better_half`` (also in the curve) are of
-        the half of the people, rounded up, whose commands are hit most often.
+        the half of the people, rounded up, whose commands are hit most often, as counted here: who they will
+        be is not known beforehand.
     """
     from offline.activations import Tally, tally  # it builds on this package
 
@@ -119,12 +120,14 @@ def _curve(
 
 
 def _better_half(tallies: Sequence[Tally]) -> dict[str, float | None]:
-    """Return the figures of those whom it serves better: few people's mean hides that it serves some well."""
+    """Return the figures of the half with more hits, chosen by these same recordings, at this very bound."""
     from offline.activations import Tally
 
     people = sorted({name for one in tallies for name in one.subjects})
     each = [Tally.joined([one for one in tallies if one.subjects == (name,)]) for name in people]
-    commanding = sorted((one for one in each if len(one.right)), key=lambda one: -float(one.hits))
+    commanding = sorted(
+        (one for one in each if len(one.right)), key=lambda one: (-float(one.hits), float(one.rate))
+    )
     half = commanding[: -(-len(commanding) // 2)]
     row = _row(Tally.joined(half)) if half else {}
     return {f"{short}_better_half": row.get(key) for short, key in _OF_HALF.items()}

@@ -42,6 +42,15 @@ class Config(BaseConfig):
     late_weight: float = 0.0
     late_s: PositiveFloat = 1.5
 
+    def out_of_reach(self, answer_s: float, hop_s: float) -> str | None:
+        """Say which term would be learned from nothing, in an answer of ``answer_s``: nobody would notice."""
+        hops = round(answer_s / hop_s)
+        if self.early_weight and round(self.early_s / hop_s) + LAST > hops:
+            return f"early_s {self.early_s:g} reaches before the answer, which is taken over {answer_s:g} s"
+        if self.late_weight and not 1 <= round(self.late_s / hop_s) <= hops:
+            return f"late_s {self.late_s:g} must be at least a hop, {hop_s:g} s, and at most {answer_s:g} s"
+        return None
+
 
 def log_odds(logits: Tensor, answer: Tensor) -> Tensor:
     """Return the trial's mean log-odds of the last class over the one before, (..., B).
@@ -67,7 +76,7 @@ def loss(
     hops, side, answer : Tensor
         As in a `TrialBatches` item.
     configs : sequence of Config
-        Members take turns.
+        Nets take turns: members first, then courses.
     hop_s : float
     """
     one_each = zip(logits, itertools.cycle(configs), strict=False)

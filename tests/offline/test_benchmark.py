@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 pytest.importorskip("torch")
 pytest.importorskip("pyriemann")
@@ -153,6 +154,23 @@ def test_killed_in_the_middle_and_resumed_it_reports_the_same(
     assert figures(resumed) == figures(whole)
     assert json.loads((tmp_path / "cut" / "benchmark.json").read_text())["missing"] == []
     assert "csp_lda − mdm" in (tmp_path / "cut" / "benchmark.md").read_text()
+
+
+def test_the_rest_of_each_person_is_for_decoders_on_features(people_dir: Path, tmp_path: Path) -> None:
+    """Band powers are scored before and after on what follows the rest; matrices have no mean."""
+    bands = classical("band_power", reader={"kind": "band_power", "bands": [[8, 13], [13, 30]]})
+    given = {"models": [bands, classical("mdm")], "compare": []}
+    rest = {"seconds": 8.0, "rest_s": 8.0, "classes": ["rest"]}
+    plain = benchmark(recipe_of(people_dir, tmp_path, **given))
+    document = benchmark(recipe_of(people_dir, tmp_path, calibrate=rest, **given))
+    rows = {row["model"]: row for row in document["rows"]}
+    assert rows["mdm"]["calibrated"] is None
+    assert set(rows["band_power"]["calibrated"]["people"]) == set(rows["band_power"]["people"])
+    assert {row["model"]: row["people"] for row in plain["rows"]} == {
+        name: row["people"] for name, row in rows.items()
+    }
+    with pytest.raises(ValidationError, match="band_power is given the rest alone"):
+        recipe_of(people_dir, tmp_path, calibrate=rest | {"seconds": 20.0}, **given)
 
 
 def test_one_model_runs_alone_and_the_rest_is_called_missing(people_dir: Path, tmp_path: Path) -> None:

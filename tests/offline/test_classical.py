@@ -176,6 +176,25 @@ def test_less_ones_own_rest_the_gain_of_an_amplifier_is_nothing(task: Task, reco
     assert len(kept) < len(session.recording.markers)
 
 
+def test_all_recordings_of_a_person_are_centred_on_the_rest_of_the_first(
+    task: Task, recordings: Recordings
+) -> None:
+    """The second recording is told by its features less the first one's mean, and is asked for as a whole."""
+    fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["band_power"])  # with a past
+    own = train_decoder(settings, task, FOLD, recordings, rest_s=10.0)
+    (first,) = recordings.sessions("P4")
+    second = changed(first, 0)
+    both, alone = own.play_person([first, second]), own.play_person([second])
+    assert both[1].markers == tuple(second.recording.markers)
+    warm = both[1].valid
+    assert not np.allclose(both[1].log_probs[warm], alone[0].log_probs[warm], atol=0.1)
+    with pytest.raises(ValueError, match="play_person"):
+        own.play(second)
+    with pytest.raises(ValueError, match="play_person"):
+        train_decoder(settings, task, FOLD, recordings).play(second, usual=np.zeros(1))
+
+
 def test_rest_that_holds_no_window_is_refused(task: Task, recordings: Recordings) -> None:
     """One second of rest has no whole window of 2.5 s."""
     fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}

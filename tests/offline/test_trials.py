@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 torch = pytest.importorskip("torch")
 
@@ -180,10 +179,28 @@ def test_late_answers_are_learned_one_by_one() -> None:
     )
 
 
-def test_an_early_answer_before_the_first_is_refused() -> None:
-    """It would be learned from nothing, and nobody would know."""
-    with pytest.raises(ValidationError, match="early_s must be less"):
-        Trials(objective=(Config(early_weight=1.0, early_s=2.6),))
+@pytest.mark.parametrize(
+    ("term", "refused"),
+    [
+        ({"early_weight": 1.0, "early_s": 2.5}, True),
+        ({"early_weight": 1.0, "early_s": 2.45}, True),
+        ({"early_weight": 1.0, "early_s": 2.3}, False),
+        ({"late_weight": 1.0, "late_s": 0.02}, True),
+        ({"late_weight": 1.0, "late_s": 2.6}, True),
+        ({"late_weight": 1.0, "late_s": 2.5}, False),
+        ({"early_s": 9.0, "late_s": 9.0}, False),
+    ],
+)
+def test_a_term_that_is_learned_from_nothing_is_refused(term: dict[str, float], refused: bool) -> None:
+    """What is out of reach is said, and the loss of what is not hangs on the logits."""
+    one = Config(hop_weight=0.0, trial_weight=0.0, **term)
+    assert (one.out_of_reach(2.5, 0.0625) is not None) == refused
+    logits, answer = torch.zeros(1, 1, 60, 3, requires_grad=True), torch.zeros(1, 60)
+    answer[:, 8:48] = 1
+    loss(logits, torch.zeros(1, 60).long(), torch.tensor([1]), answer, [one], 0.0625).sum().backward()
+    if not refused and (one.early_weight or one.late_weight):
+        assert logits.grad is not None
+        assert logits.grad.abs().sum() > 0
 
 
 def test_log_odds_average_right_over_left_where_the_answer_is_taken() -> None:

@@ -35,8 +35,8 @@ class Config(BaseConfig):
     jitter_s : float
         Windows start this much earlier or later, at random.
     objective : tuple of blocks
-        Weights of the terms of the loss; a net's members take turns, so that one may learn to decide at any
-        time and the next to answer at the end of a trial.
+        Weights of the terms of the loss; a model's nets take turns, members first and then courses, so that
+        one may learn to decide at any time and the next to answer at the end of a trial.
     """
 
     kind: Literal["trials"] = "trials"
@@ -54,10 +54,6 @@ class Config(BaseConfig):
             raise ValueError("after_s - jitter_s must reach to_s: else a shifted window cuts the answer off")
         if self.before_s - self.jitter_s + self.from_s < self.settle_s:
             raise ValueError("before_s - jitter_s + from_s must reach settle_s: else the answer is unsettled")
-        if any(one.early_weight and one.early_s > self.to_s - self.from_s for one in self.objective):
-            raise ValueError(
-                "objective.early_s must be less than to_s - from_s: else nothing is answered then"
-            )
         return self
 
     def batches(self, prepared: Sequence[Prepared], plan: Plan) -> TrialBatches:
@@ -75,6 +71,13 @@ class Config(BaseConfig):
 
     def contradictions(self, recipe: Any) -> Iterator[str]:
         """Say what does not go together."""
+        nets = getattr(recipe.model, "members", 1) + getattr(recipe.model, "courses", 0)
+        if len(self.objective) > nets:
+            yield f"cut.objective has {len(self.objective)} entries, and the model {nets} nets to take turns"
+        hop_s, answer_s = recipe.model.hop / recipe.sfreq, self.to_s - self.from_s
+        for place, one in enumerate(self.objective):
+            if wrong := one.out_of_reach(answer_s, hop_s):
+                yield f"cut.objective[{place}]: {wrong}"
         if len(recipe.classes) != 3 or recipe.idle != recipe.classes[0]:
             yield "cut trials learns one class against another: classes are the idle one and these two"
         if recipe.augment.shift_s or recipe.augment.recombine:
