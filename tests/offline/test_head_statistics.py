@@ -21,7 +21,7 @@ from offline.evaluate.played import play
 from offline.evaluate.protocol import Trials
 from offline.head_gains import _taken, measure
 from offline.head_statistics import MAX_PEOPLE, Person, attach, solved
-from offline.heard import _since, heard
+from offline.heard import asked_since, heard
 from offline.probe.tasks import Session
 from streamer.errors import BundleError, EndOfStream, RecordingError
 from streamer.sources.recording import Recording
@@ -186,13 +186,13 @@ def test_the_rest_is_scored_and_nothing_else(bundle: Bundle, backend: OnnxRuntim
 def test_of_a_stretch_that_calibration_ends_in_the_remainder_is_asked_for() -> None:
     """Cued trials that began before are left out; a state that lasts is asked for from there to its end."""
     markers = [Marker(0.0, "rest", 100.0), Marker(100.0, "task"), Marker(130.0, "rest", 30.0)]
-    kept = [(m.time, m.label, m.duration) for m in _since(markers, 60.0, cued=False)]
+    kept = [(m.time, m.label, m.duration) for m in asked_since(markers, 60.0, cued=False)]
     assert kept == [(60.0, "rest", 40.0), (100.0, "task", 0.0), (130.0, "rest", 30.0)]
-    assert [m.time for m in _since(markers, 60.0, cued=True)] == [100.0, 130.0]
-    late = [(m.time, m.label) for m in _since(markers, 110.0, cued=False)]
+    assert [m.time for m in asked_since(markers, 60.0, cued=True)] == [100.0, 130.0]
+    late = [(m.time, m.label) for m in asked_since(markers, 110.0, cued=False)]
     assert late == [(110.0, "task"), (130.0, "rest")], "a marker without an end lasts until the next"
-    assert [m.time for m in _since(markers, 130.0, cued=False)] == [130.0]
-    assert list(_since(markers[:1], 100.0, cued=False)) == []
+    assert [m.time for m in asked_since(markers, 130.0, cued=False)] == [130.0]
+    assert list(asked_since(markers[:1], 100.0, cued=False)) == []
 
 
 def test_a_calibration_goes_on_in_the_next_recording(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
