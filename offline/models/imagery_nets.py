@@ -5,6 +5,7 @@ Each takes ``groups`` for as many of them side by side, which see the same signa
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,7 +101,7 @@ class Net(nn.Module):
         return logits, y.transpose(1, 2), new
 
 
-class _Reader(nn.Module):
+class _Reader(nn.Module, ABC):
     """What `Course` and `Courses` share: a front, and what is read from its frames."""
 
     def __init__(self, config: Config, groups: int) -> None:
@@ -134,8 +135,9 @@ class _Reader(nn.Module):
         logits = torch.stack(each.chunk(self.groups, dim=1)).sum(dim=2).transpose(-1, -2)
         return logits, each.flatten(1, 2).transpose(1, 2), (*new, past)
 
+    @abstractmethod
     def _read(self, y: Tensor, past: Tensor) -> tuple[Tensor, Any]:
-        raise NotImplementedError
+        """Return what the lengths say of frames (B, groups dim, T / hop), and the frames to read again."""
 
 
 class Course(_Reader):

@@ -131,8 +131,8 @@ class MotorImagery(nn.Module):
     def fused(self) -> MotorImagery:
         """Return the same model with its nets of a kind side by side in every layer, for export.
 
-        A fourth of the operations: at the pace of a live session, whose caches are cold, a step of four
-        members takes 0.6 ms instead of 0.87.
+        Fewer operations: at the pace of a live session, whose caches are cold, a step of four members took
+        0.6 ms instead of 0.87.
         """
         c, model = self.config, MotorImagery(self.config)
         whole = Net(c, c.members)
