@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from offline.commands import (
+    adapt,
     benchmark,
     card,
     cost,
@@ -42,6 +43,7 @@ app.command()(crossval.crossval)
 app.command()(reconstruct.reconstruct)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
+app.command()(adapt.adapt)
 app.command()(operate.operate)
 app.command()(benchmark.benchmark)
 app.command()(draw.draw)

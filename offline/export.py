@@ -47,7 +47,7 @@ PROBE_HOPS = 600  # real signal to check parity on: longer than any left context
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
-def export(run: Run, folder: str | Path, *, probe: Array | None = None) -> Bundle:
+def export(run: Run, folder: str | Path, *, probe: Array | None = None, model: Any = None) -> Bundle:
     """Write the bundle of a finished training.
 
     Parameters
@@ -56,6 +56,8 @@ def export(run: Run, folder: str | Path, *, probe: Array | None = None) -> Bundl
         Made where it does not exist; a model card that is already in it is kept.
     probe : ndarray, shape (1, C, T), float32, optional
         Real preprocessed signal for the parity check, beside the random one.
+    model : nn.Module, optional
+        Instead of what the training came to.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def export(run: Run, folder: str | Path, *, probe: Array | None = None) -> Bundl
         The graph does not compute what the model computes: nothing is written.
     """
     n_chans = run.recipe.model.n_chans
-    model = streamlined(load_model(run), n_chans)
+    model = streamlined(load_model(run) if model is None else model, n_chans)
     graph_bytes, graph = export_step(model, n_chans)
     signals = probes(model, n_chans, graph) + ([] if probe is None else [probe])
     check_parity(model, graph_bytes, graph, signals)

@@ -87,5 +87,6 @@ def test_the_wheel_holds_every_module_and_bundle(wheel: list[str]) -> None:
     """Nothing that the checkout needs is left out of the wheel."""
     wanted = {str(path.relative_to(ROOT)) for path in MODULES}
     wanted |= {f"{package}/py.typed" for package in MAY_IMPORT}
-    wanted |= {str(f.relative_to(ROOT)) for folder in shipped().values() for f in folder.iterdir()}
+    files = [file for folder in shipped().values() for file in folder.rglob("*") if file.is_file()]
+    wanted |= {str(file.relative_to(ROOT)) for file in files}
     assert wanted <= set(wheel)

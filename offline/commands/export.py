@@ -30,6 +30,9 @@ def export(
         str | None,
         typer.Option(help="Of a part with a montage: its channels, separated by commas."),
     ] = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="Put the weights as trained in too, for `bcitrain adapt`.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write a trained model as a bundle, after checking that the exported step equals the model."""
@@ -38,6 +41,10 @@ def export(
         need("torch", "lightning", "onnx", "onnxscript")
         quiet("torch.onnx._internal.exporter._registration")
         written = _written(run, bundle, part, _names(ch_names))
+        if training:
+            from offline.adapted import keep_training
+
+            keep_training(run, bundle)
         graph = written.manifest.graph
         out.result(
             {
@@ -48,7 +55,7 @@ def export(
                 "left_context": graph.left_context,
                 "delay": graph.delay,
                 "bounded": graph.bounded,
-                "bytes": sum(path.stat().st_size for path in bundle.iterdir() if path.is_file()),
+                "bytes": sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
             }
         )
 

@@ -113,7 +113,11 @@ class MotorImagery(nn.Module):
         Samples.
     n_latent : int
         D; the logits are linear in the latent.
+    personal : tuple of str
+        Names of the layers that differ between heads, for `offline.adapt`.
     """
+
+    personal = ("sources", "topography")
 
     def __init__(self, config: Config) -> None:
         super().__init__()
