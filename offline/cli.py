@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from offline.commands import (
-    adapt,
     benchmark,
     card,
     cost,
@@ -16,6 +15,7 @@ from offline.commands import (
     export,
     finetune,
     operate,
+    personalise,
     pretrain,
     probe,
     reconstruct,
@@ -43,7 +43,7 @@ app.command()(crossval.crossval)
 app.command()(reconstruct.reconstruct)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
-app.command()(adapt.adapt)
+app.command()(personalise.personalise)
 app.command()(operate.operate)
 app.command()(benchmark.benchmark)
 app.command()(draw.draw)

@@ -31,7 +31,8 @@ def export(
         typer.Option(help="Of a part with a montage: its channels, separated by commas."),
     ] = None,
     training: Annotated[
-        bool, typer.Option("--training", help="Put the weights as trained in too, for `bcitrain adapt`.")
+        bool,
+        typer.Option("--training", help="With the weights as trained, for `bcitrain personalise`."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -42,7 +43,7 @@ def export(
         quiet("torch.onnx._internal.exporter._registration")
         written = _written(run, bundle, part, _names(ch_names))
         if training:
-            from offline.adapted import keep_training
+            from offline.personalise import keep_training
 
             keep_training(run, bundle)
         graph = written.manifest.graph

@@ -1,4 +1,4 @@
-"""`bcitrain adapt`."""
+"""`bcitrain personalise`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from offline.commands._shared import BundleRef, DataFolder, Json, Subjects, need
 from streamer.errors import ConfigError
 
 
-def adapt(
+def personalise(
     bundle: BundleRef,
     data: DataFolder,
     subjects: Subjects = None,
@@ -35,25 +35,27 @@ def adapt(
     lr: Annotated[float, typer.Option(min=1e-9, help="Their size.")] = 2e-3,
     json: Json = False,
 ) -> None:
-    """Adapt a decoder of cued trials to one person, or say what that is worth to people."""
+    """Fit a decoder's filters over electrodes to one person, or say what that is worth to people."""
     out = Output(json)
     with out.errors():
         need("torch", "lightning", "onnx", "onnxscript", "sklearn")
-        from offline.adapt import Settings
-        from offline.adapted import adapt_one, origin, score_people
+        from offline.personal_filters import Settings
+        from offline.personalise import origin, personalise_one, score_people
 
         quiet("torch.onnx._internal.exporter._registration")
         one, settings = origin(bundle, run), Settings(steps=steps, lr=lr)
         if output is not None:
             if subjects is not None and len(subjects) > 1:
-                raise ConfigError("A bundle is adapted to one person: name one, --subjects S005.")
+                raise ConfigError("A bundle is made for one person: name one, --subjects S005.")
             if seconds is not None or trials is not None:
                 raise ConfigError("With -o all trials are learned from: leave --seconds and --trials out.")
-            came, counts, written = adapt_one(one, data, subjects[0] if subjects else None, output, settings)
+            came, counts, written = personalise_one(
+                one, data, subjects[0] if subjects else None, output, settings
+            )
             out.result(_told(came, counts, written, output))
             return
         limit = 60.0 if seconds is None and trials is None else seconds
-        with bar(out, "adapting") as progress:
+        with bar(out, "personalising") as progress:
             found = score_people(
                 one, data, subjects, settings, seconds=limit, trials=trials, progress=progress
             )
@@ -71,16 +73,19 @@ def _told(came: Any, counts: dict[str, int], written: Any, output: Path) -> dict
         **({"folder": str(output)} if written else {}),
         "trials": counts,
         "cross_entropy_before": round(came.before, 4),
-        "cross_entropy_adapted": round(came.after, 4),
+        "cross_entropy_personal": round(came.after, 4),
     }
 
 
 def _show(out: Output, found: dict[str, Any]) -> None:
     """Print a row per person, and the mean."""
-    columns = ("zero_shot", "adapted", "new_head", "refitted", "gain_points", "trials")
+    columns = ("zero_shot", "personal", "taken", "refitted", "gain_points", "trials")
     rows = [
         {"subject": name, **{key: row[key] for key in columns}} for name, row in found["per_subject"].items()
     ]
     out.table("the rest of each person's recordings, without and with filters of their own", rows)
     kept = ("zero_shot", "refitted", "gain_points", "worst_points", "better", "worse", "new_heads", "skipped")
     out.result({key: found[key] for key in kept})
+    live = [{"filters": name, **row} for name, row in found["live"].items() if row]
+    if live:
+        out.table("live use of the rest, by the bundle's own decision stage", live)

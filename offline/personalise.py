@@ -1,4 +1,4 @@
-"""`bcitrain adapt`: a bundle of one's own, and what such bundles are worth to people."""
+"""`bcitrain personalise`: a bundle of one's own, and what such bundles are worth to people."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import numpy as np
 
 from engine.bundle import MANIFEST, Bundle
 from engine.bundle import load as load_bundle
-from offline.adapt import Adapted, Settings, Shown, adapt, shown_by
 from offline.card import CARD
 from offline.evaluate.answers import answers
 from offline.evaluate.calibrated import summary
-from offline.evaluate.protocol import Trials
+from offline.evaluate.decide import decide
+from offline.evaluate.idle import idle_figures
+from offline.evaluate.played import Played
 from offline.evaluate.recordings import Options, Task, find_people, task_of
 from offline.evaluate.run import scorable
 from offline.export import export
 from offline.heard import asked_since
+from offline.personal_filters import Adapted, Settings, Shown, adapt, shown_by
 from offline.probe.features import Signal
 from offline.probe.tasks import Session
 from offline.run_folder import RUN, WEIGHTS
@@ -30,6 +32,7 @@ from offline.train.run import Run, load_model, load_run
 from offline.train.validate import as_played, stepped
 from streamer.errors import ConfigError, RecordingError
 
+LIVE = ("hits", "wrong_side", "false_activations_per_min", "median_time_to_decision_s")
 TRAINING = "training"  # sub-folder of a bundle: the run folder that it was exported from
 Progress = Callable[[str, int, int], None]
 
@@ -58,7 +61,6 @@ class Person:
     sessions: tuple[Session, ...]
     side: Side
     shown: Shown
-    times: tuple[float, ...]
 
 
 def origin(reference: str | Path, run_folder: Path | None = None) -> Origin:
@@ -94,7 +96,7 @@ def keep_training(run_folder: Path, bundle_folder: Path) -> None:
         shutil.copyfile(run_folder / name, kept / name)
 
 
-def adapt_one(
+def personalise_one(
     one: Origin,
     path: str | Path,
     subject: str | None,
@@ -159,7 +161,7 @@ def score_people(
     -------
     dict
         As `offline.evaluate.calibrated.summary`; ``refitted`` is by the model that would have been kept, and
-        each person's ``adapted`` by the adapted one in any case.
+        each person's ``personal`` by that of their own in any case.
 
     Raises
     ------
@@ -167,23 +169,25 @@ def score_people(
         Nobody can be scored.
     """
     task, rows, skipped = task_of(one.bundle, path, options), {}, {}
+    live: dict[str, list[Played]] = {"as_it_was": [], "personal": []}
     people = find_people(task, subjects)
     for done, subject in enumerate(people):
-        progress(f"adapting: {subject.name}", done, len(people))
+        progress(f"personalising: {subject.name}", done, len(people))
         person = read_person(one, task, scorable(one.bundle, task, subject))
         if person is None:
             skipped[subject.name] = "no recording that can be scored"
             continue
         until = np.inf if seconds is None else seconds
-        n = min(sum(time <= until for time in person.times), len(person.times) if trials is None else trials)
+        n = min(int((person.shown.times <= until).sum()), len(person.shown) if trials is None else trials)
         try:
-            rows[subject.name] = _row(one, task, person, n, settings)
+            rows[subject.name] = _row(one, task, person, n, settings, live)
         except ConfigError as error:
             skipped[subject.name] = str(error)
     if not rows:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
         raise RecordingError(f"Nobody in {path} can be adapted to and scored: {why}.")
-    return {"settings": settings.model_dump(), "skipped": skipped, **summary(rows)}
+    figures = {name: _live(one, task, played) for name, played in live.items()}
+    return {"settings": settings.model_dump(), "skipped": skipped, "live": figures, **summary(rows)}
 
 
 def read_person(one: Origin, task: Task, sessions: Sequence[Session]) -> Person | None:
@@ -193,42 +197,78 @@ def read_person(one: Origin, task: Task, sessions: Sequence[Session]) -> Person 
     recipe = one.run.recipe
     signal = Signal(recipe.ch_names, recipe.sfreq, one.run.dsp)
     side = Side(tuple(sessions), tuple(prepare(session, signal, recipe.classes) for session in sessions))
-    shown, times = shown_by(one.model, side, recipe)
-    return Person(tuple(sessions), side, shown, tuple(times))
+    return Person(tuple(sessions), side, shown_by(one.model, side, recipe))
 
 
-def _row(one: Origin, task: Task, person: Person, n: int, settings: Settings) -> dict[str, Any]:
-    """Return one person's figures, adapted to the first ``n`` trials and scored on what comes after."""
+def _row(
+    one: Origin, task: Task, person: Person, n: int, settings: Settings, live: dict[str, list[Played]]
+) -> dict[str, Any]:
+    """Return one person's figures, adapted to the first ``n`` trials and scored on what comes after.
+
+    What the model as it was and the one that is kept said of that is added to ``live``.
+    """
     if n == len(person.shown):
         raise ConfigError("nothing is left behind the trials that are learned from")
-    came = adapt(one.model, one.run.recipe, person.shown.take(range(n)), settings)
-    before, after = (
-        _right(one, task, person, model, person.times[n - 1]) for model in (one.model, came.model)
-    )
+    came = adapt(one.model, one.run.recipe, person.shown.first(n), settings)
+    since = float(person.shown.times[n - 1])
+    rest = [
+        _rest(one, person, model, since, bolder)
+        for model, bolder in ((one.model, 1.0), (came.model, came.bolder))
+    ]
+    before, after = (_right(one, task, played) for played in rest)
     kept = after if came.better else before
+    live["as_it_was"] += rest[0]
+    live["personal"] += rest[int(came.better)]
     return {
         "zero_shot": round(before, 4),
-        "adapted": round(after, 4),
+        "personal": round(after, 4),
         "refitted": round(kept, 4),
         "gain_points": round(100 * (kept - before), 2),
+        "taken": came.better,
         "new_head": came.better,
         "trials": n,
+        "bolder": round(came.bolder, 3),
         "because": f"cross-entropy of left-out trials {came.before:.3f}, adapted {came.after:.3f}",
     }
 
 
-def _right(one: Origin, task: Task, person: Person, model: Any, since: float) -> float:
-    """Return the share of right answers to cues that came after so many seconds of signal."""
-    recipe, protocol = one.run.recipe, task.protocol
-    assert isinstance(protocol, Trials)
+def _rest(one: Origin, person: Person, model: Any, since: float, bolder: float) -> list[Played]:
+    """Return what a model says after so many seconds of signal, at a temperature so much higher."""
+    readout, recipe = one.bundle.readout, one.run.recipe
     logits = stepped(model, person.side.prepared)
-    played = as_played(logits, person.side, recipe, model.left_context, one.bundle.readout.temperature)
-    rest, begun = [], 0.0
-    for some in played:
-        rest.append(replace(some, markers=tuple(asked_since(some.markers, since - begun, True))))
+    temperature, rest, begun = bolder * readout.temperature, [], 0.0
+    for some in as_played(logits, person.side, recipe, model.left_context, temperature):
+        labels = decide(some, readout.decision, readout.classes, readout.idle)
+        left, cut = some.times >= since - begun, since - begun
+        if left.any():
+            rest.append(
+                replace(
+                    some,
+                    times=some.times[left],
+                    log_probs=some.log_probs[left],
+                    valid=some.valid[left],
+                    labels=labels[left],
+                    markers=tuple(asked_since(some.markers, cut, True)),
+                )
+            )
         begun += some.duration_s
-    said = answers(rest, recipe.classes, recipe.idle, protocol)
+    return rest
+
+
+def _right(one: Origin, task: Task, rest: Sequence[Played]) -> float:
+    """Return the share of right answers."""
+    said = answers(rest, one.bundle.readout.classes, one.bundle.readout.idle, task.protocol)
     return float(said.right.mean()) if len(said) else float("nan")
+
+
+def _live(one: Origin, task: Task, played: Sequence[Played]) -> dict[str, Any] | None:
+    """Return how often commands are hit by the bundle's own decision stage, and at what price."""
+    readout = one.bundle.readout
+    if readout.idle is None:
+        return None
+    settings = (readout.classes, readout.idle, readout.decision)
+    figures = idle_figures(played, *settings, live=task.protocol.live)
+    return {name: figures[name] for name in LIVE}
 
 
 def _write(one: Origin, came: Adapted, subject: str, counts: dict[str, int], folder: Path) -> Bundle:
@@ -238,7 +278,7 @@ def _write(one: Origin, came: Adapted, subject: str, counts: dict[str, int], fol
     run = one.run.model_copy(
         update={
             "recipe": recipe.model_copy(update={"card": recipe.card.model_copy(update={"version": version})}),
-            "temperature": readout.temperature,
+            "temperature": came.bolder * readout.temperature,
             "decision": readout.decision,
             "operating": readout.operating,
         }
@@ -247,11 +287,12 @@ def _write(one: Origin, came: Adapted, subject: str, counts: dict[str, int], fol
     (folder / CARD).write_text(_card(one, came, subject, counts))
     export(run, folder, model=came.model)
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest["provenance"]["adapted"] = {
+    manifest["provenance"]["personal"] = {
         "from": one.bundle.label,
         "subject": subject,
         "trials": counts,
         "cross_entropy": {"before": round(came.before, 4), "after": round(came.after, 4)},
+        "bolder": round(came.bolder, 4),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return load_bundle(folder)
@@ -259,10 +300,11 @@ def _write(one: Origin, came: Adapted, subject: str, counts: dict[str, int], fol
 
 def _card(one: Origin, came: Adapted, subject: str, counts: dict[str, int]) -> str:
     shown = ", ".join(f"{count} of {name}" for name, count in counts.items())
+    label = one.bundle.label
     return (
         f"# {one.bundle.manifest.title}: {subject}\n\n"
-        f"`{one.bundle.label}` adapted to one person, from {shown}, by `bcitrain adapt`: its filters over "
-        f"electrodes are {subject}'s. Trials that were left out in turn were answered with a cross-entropy "
-        f"of {came.after:.3f} nats, {came.before:.3f} before. Decision stage and operating points are "
-        f"those of `{one.bundle.label}`, measured on other people; data, protocol and limits: its card.\n"
+        f"`{label}` made one person's by `bcitrain personalise`, from {shown}: its filters over electrodes "
+        f"are {subject}'s. Trials that were left out in turn were answered with a cross-entropy of "
+        f"{came.after:.3f} nats, {came.before:.3f} before. Decision stage and operating points are those of "
+        f"`{label}`, measured on other people; data, protocol and limits: its card.\n"
     )
