@@ -1,4 +1,4 @@
-"""A trained decoder adapted to one person by gradient, from a few labelled trials.
+"""A trained decoder made one person's by gradient, from a few labelled trials.
 
 What differs between heads is where a source is seen: only the filters over electrodes move, those that a
 model names in ``personal``, a few small steps from where they are.  Every trial is learned from as it is and
@@ -30,10 +30,12 @@ from streamer.components import Config
 from streamer.errors import ConfigError
 
 Times = NDArray[np.float64]
+Rows = NDArray[np.int64]
 LAST = 2  # hops at the answer that are learned from
-HELD = 24  # hops before that time in rest, of which the model goes on saying what it said
-FOLDS = 4  # in which trials are left out in turn
+HELD = 24  # hops at the end of rest, of which the model goes on saying what it said
+FOLDS = 4  # in which trials are left out
 FEWEST = 4  # trials
+AT_ONCE = 64  # windows per call: an hour of trials need not be in memory with all their activations
 
 
 class Settings(Config):
@@ -45,8 +47,7 @@ class Settings(Config):
         Of AdamW, each over all trials.
     lr : float
     hold : float
-        Weight of what was said of rest before, against the trials: without it the net grows bolder, and false
-        activations double.
+        Weight of what was said of rest before, against the trials: without it the net grows bolder.
     """
 
     steps: PositiveInt = 20
@@ -64,38 +65,47 @@ class Shown:
         Preprocessed signal that each trial's answer depends on, up to the time it is given.
     labels : Tensor, shape (n,), int64
         Place of the class in the recipe's.
-    times : ndarray, shape (n,), float64
-        Of the answers, seconds of signal after the first sample of the first recording.
+    answered, ended : ndarray, shape (n,), float64
+        When the answer is given and when something else is asked, seconds of signal after the first sample
+        of the first recording.
     rest : Tensor, shape (m, C, T')
-        The same of rest, and `HELD` hops long at the end; none where there is no idle class.
-    rest_times : ndarray, shape (m,), float64
+        Signal that the last `HELD` hops of rest depend on; none where there is no idle class.
+    rested : ndarray, shape (m,), float64
+        When those hops end.
+    left_out : int
+        Cues without enough signal before them, or before the next.
     """
 
     x: Tensor
     labels: Tensor
-    times: Times
+    answered: Times
+    ended: Times
     rest: Tensor
-    rest_times: Times
+    rested: Times
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Shown:
-        """Return these trials, and all rest."""
-        chosen = torch.as_tensor(rows, dtype=torch.int64)
-        return replace(self, x=self.x[chosen], labels=self.labels[chosen], times=self.times[chosen.numpy()])
-
-    def without(self, trials: NDArray[np.int64], rest: NDArray[np.int64]) -> Shown:
-        """Return all but these."""
-        some = self.take(np.setdiff1d(np.arange(len(self)), trials))
-        kept = np.setdiff1d(np.arange(len(self.rest)), rest)
-        return replace(some, rest=self.rest[torch.from_numpy(kept)], rest_times=self.rest_times[kept])
+    def take(self, trials: Sequence[int] | Rows, rest: Rows | None = None) -> Shown:
+        """Return these trials, and these stretches of rest (by default all)."""
+        rows, resting = (
+            np.asarray(trials, dtype=np.int64),
+            np.arange(len(self.rest)) if rest is None else rest,
+        )
+        return replace(
+            self,
+            x=self.x[torch.from_numpy(rows)],
+            labels=self.labels[torch.from_numpy(rows)],
+            answered=self.answered[rows],
+            ended=self.ended[rows],
+            rest=self.rest[torch.from_numpy(resting)],
+            rested=self.rested[resting],
+        )
 
     def first(self, n: int) -> Shown:
         """Return the first trials, and the rest before the last of them was answered."""
-        begun = np.flatnonzero(self.rest_times <= self.times[:n].max(initial=0.0))
-        some = self.take(range(n))
-        return replace(some, rest=self.rest[torch.from_numpy(begun)], rest_times=self.rest_times[begun])
+        return self.take(np.arange(n), np.flatnonzero(self.rested <= self.answered[:n].max(initial=0.0)))
 
     def counts(self, classes: Sequence[str]) -> dict[str, int]:
         """Return how many trials there are of each class."""
@@ -112,7 +122,7 @@ class Adapted:
         The adapted one.
     before, after : float
         Cross-entropy of trials that were left out in turn, nats, by the model as it was and as adapted to the
-        others.
+        others, each at the temperature that it is used with.
     bolder : float
         How much further apart, at least 1, its logits lie in rest that was left out in turn: what its
         temperature takes, so that it is no surer in rest than it was.
@@ -129,8 +139,21 @@ class Adapted:
         return self.after < self.before
 
 
-def adapt(model: Any, recipe: Recipe, shown: Shown, settings: Settings) -> Adapted:
+def refuse(model: Any, recipe: Recipe) -> None:
+    """Refuse a model that cannot be made one person's; `ConfigError`."""
+    if not hasattr(model, "personal"):
+        raise ConfigError(f"A model of kind {recipe.model.kind} has no filters that could be a person's own.")
+    if not isinstance(recipe.protocol, Trials):
+        raise ConfigError("The model answers windows, not cues: there is no trial to adapt it to.")
+
+
+def adapt(model: Any, recipe: Recipe, shown: Shown, settings: Settings, temperature: float) -> Adapted:
     """Return the model adapted to these trials, and what trials that were left out say of such models.
+
+    Parameters
+    ----------
+    temperature : float
+        That the model is used with.
 
     Raises
     ------
@@ -138,18 +161,20 @@ def adapt(model: Any, recipe: Recipe, shown: Shown, settings: Settings) -> Adapt
         Too few trials, or of one class only.
     """
     _enough(shown, recipe)
-    before, after, apart = [], [], []
+    truth, before = _truth(recipe, shown), _answers(model, recipe, shown.x)
+    after, was, now = torch.empty_like(before), 0.0, 0.0
     for out, resting in zip(_dealt(shown.labels), _dealt(torch.zeros(len(shown.rest))), strict=True):
-        other = learned(model, recipe, shown.without(out, resting), settings)
-        left = shown.take(out)
-        with torch.inference_mode():
-            before.append(float(_cost(model, recipe, left, reduction="sum")))
-            after.append(float(_cost(other, recipe, left, reduction="sum")))
-            apart.append([_spread(one, shown.rest[resting]) for one in (model, other)])
-    was, now = np.sum(apart, axis=0)
+        kept = np.setdiff1d(np.arange(len(shown)), out), np.setdiff1d(np.arange(len(shown.rest)), resting)
+        other, rest = learned(model, recipe, shown.take(*kept), settings), shown.rest[resting]
+        after[torch.from_numpy(out)] = _answers(other, recipe, shown.x[torch.from_numpy(out)])
+        was, now = was + _spread(model, rest), now + _spread(other, rest)
     bolder = max(1.0, float(np.sqrt(now / was))) if was else 1.0
-    n = len(shown)
-    return Adapted(learned(model, recipe, shown, settings), sum(before) / n, sum(after) / n, bolder)
+    return Adapted(
+        learned(model, recipe, shown, settings),
+        float(F.cross_entropy(before / temperature, truth)),
+        float(F.cross_entropy(after / (bolder * temperature), truth)),
+        bolder,
+    )
 
 
 def learned(model: Any, recipe: Recipe, shown: Shown, settings: Settings) -> Any:
@@ -161,17 +186,18 @@ def learned(model: Any, recipe: Recipe, shown: Shown, settings: Settings) -> Any
         parameter.requires_grad_(mine)
         moved += [parameter] if mine else []
     both = _with_mirrored(shown, recipe)
-    with torch.no_grad():
-        said = _of_rest(model, both.rest)
+    truth, said = _truth(recipe, both), _of_rest(model, both.rest)
     optimizer = torch.optim.AdamW(moved, lr=settings.lr, weight_decay=0.0)
     for _ in range(settings.steps):
         optimizer.zero_grad()
-        cost = _cost(model, recipe, both)
-        if len(both.rest):
-            cost = cost + settings.hold * F.kl_div(
-                _of_rest(model, both.rest), said, reduction="batchmean", log_target=True
-            )
-        cost.backward()  # type: ignore[no-untyped-call]
+        for part in torch.split(torch.arange(len(both)), AT_ONCE):
+            logits = _answering(model, recipe, both.x[part])
+            (F.cross_entropy(logits, truth[part], reduction="sum") / len(both)).backward()  # type: ignore[no-untyped-call]
+        for part in torch.split(torch.arange(len(both.rest)), AT_ONCE):
+            if len(part):
+                now = _resting(model, both.rest[part])
+                apart = F.kl_div(now, said[part], reduction="sum", log_target=True)
+                (settings.hold * apart / said.shape[:2].numel()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.requires_grad_(False)
 
@@ -183,74 +209,98 @@ def shown_by(model: Any, side: Side, recipe: Recipe) -> Shown:
     ----------
     side : Side
         All recordings of that person.
-
-    Raises
-    ------
-    ConfigError
-        The model has no filters of a person, or its recipe does not ask for one answer per cue.
     """
-    if not hasattr(model, "personal"):
-        raise ConfigError(f"A model of kind {recipe.model.kind} has no filters that could be a person's own.")
-    if not isinstance(recipe.protocol, Trials):
-        raise ConfigError("The model answers windows, not cues: there is no trial to adapt it to.")
+    refuse(model, recipe)
+    assert isinstance(recipe.protocol, Trials)
     asked = recipe.protocol.asked(recipe.classes, recipe.idle)
-    idle = sorted(set(range(len(recipe.classes))) - set(asked))
-    at = round(recipe.protocol.at_s * recipe.sfreq)
-    x, labels, times = _windows(model, side, recipe.sfreq, at, asked, LAST)
-    rest, _, rest_times = _windows(model, side, recipe.sfreq, at, idle, HELD)
-    return Shown(x, labels, times, rest, rest_times)
-
-
-def _windows(
-    model: Any, side: Side, sfreq: float, at: int, places: Sequence[int], hops: int
-) -> tuple[Tensor, Tensor, Times]:
-    """Return the signal that so many hops up to ``at`` samples after each cue depend on, (n, C, T).
-
-    And the classes of these cues, ``places``, and when those hops end.
-    """
-    hop = model.hop
-    length = (-(-model.left_context // hop) + hops) * hop
-    windows, labels, times, begun = [], [], [], 0.0
+    at, hop = round(recipe.protocol.at_s * recipe.sfreq), model.hop
+    context = -(-model.left_context // hop) * hop
+    x: list[NDArray[np.float32]] = []
+    rest: list[NDArray[np.float32]] = []
+    labels, answered, ended, rested, left_out, begun = [], [], [], [], 0, 0.0
     for session, stretches in zip(side.sessions, side.stretches, strict=True):
         if not stretches:
             continue
         for one in stretches:
-            for first, until, place in _spans(one):
-                end = (first + at) // hop * hop
-                if place in places and length <= end <= until:
-                    windows.append(one.data[end - length : end].T)
+            for first, until, following, place in _spans(one):
+                end = (first + at if place in asked else min(first + at, until)) // hop * hop
+                start = end - context - (LAST if place in asked else HELD) * hop
+                seconds = begun + one.start_s + np.array([end, following]) / recipe.sfreq
+                if place not in asked and start >= 0 and end - HELD * hop >= first:
+                    rest.append(one.data[start:end].T)
+                    rested.append(seconds[0])
+                elif place in asked and start >= 0 and end <= following:
+                    x.append(one.data[start:end].T)
                     labels.append(place)
-                    times.append(begun + one.start_s + end / sfreq)
+                    answered.append(seconds[0])
+                    ended.append(seconds[1])
+                else:
+                    left_out += place in asked
         begun += float(session.recording.times[-1]) + 1 / session.recording.info.sfreq
-    empty = torch.zeros(0, model.config.n_chans, length)
-    x = torch.from_numpy(np.ascontiguousarray(windows)) if windows else empty
-    return x, torch.tensor(labels, dtype=torch.int64), np.array(times)
+    return Shown(
+        _stacked(x, recipe.model.n_chans),
+        torch.tensor(labels, dtype=torch.int64),
+        np.array(answered),
+        np.array(ended),
+        _stacked(rest, recipe.model.n_chans),
+        np.array(rested),
+        left_out,
+    )
 
 
-def _spans(one: Prepared) -> Iterator[Span]:
-    """Yield what was asked for when; until the next cue where a marker tells no duration."""
-    spans = sorted(one.spans)
+def _spans(one: Prepared) -> Iterator[tuple[int, int, int, int]]:
+    """Yield of each cue its first sample, until when it lasts, when the next comes, and its class.
+
+    A marker without a duration lasts until the next.
+    """
+    spans: list[Span] = sorted(one.spans)
     for (first, after, place), following in zip_longest(spans, spans[1:]):
         cut = len(one.data) if following is None else min(following[0], len(one.data))
-        yield first, min(after, cut) if after > first else cut, place
+        yield first, min(after, cut) if after > first else cut, cut, place
 
 
-def _of_rest(model: Any, rest: Tensor) -> Tensor:
-    """Return the log-probabilities of all classes at the last `HELD` hops, (m HELD, K)."""
-    if not len(rest):
-        return torch.zeros(0, 1)
-    outputs, _ = model(rest, model.init_state(len(rest)))
-    return F.log_softmax(outputs["logits"][:, -HELD:], dim=-1).flatten(0, 1)
+def _stacked(windows: Sequence[NDArray[np.float32]], n_chans: int) -> Tensor:
+    if not windows:
+        return torch.zeros(0, n_chans, 1)
+    return torch.from_numpy(np.ascontiguousarray(windows))
 
 
-def _cost(model: Any, recipe: Recipe, shown: Shown, reduction: str = "mean") -> Tensor:
-    """Return the cross-entropy of the answers among the classes that may be one."""
-    assert isinstance(recipe.protocol, Trials)
+def _truth(recipe: Recipe, shown: Shown) -> Tensor:
+    """Return the place of each trial's class among those that may be answered, (n,)."""
     asked = recipe.protocol.asked(recipe.classes, recipe.idle)
-    outputs, _ = model(shown.x, model.init_state(len(shown)))
-    logits = outputs["logits"][:, -LAST:, asked].mean(dim=1)  # (n, K)
-    truth = torch.tensor([asked.index(place) for place in shown.labels.tolist()])
-    return F.cross_entropy(logits, truth, reduction=reduction)
+    return torch.tensor([asked.index(place) for place in shown.labels.tolist()], dtype=torch.int64)
+
+
+def _answering(model: Any, recipe: Recipe, x: Tensor) -> Tensor:
+    """Return the logits of the classes that may be answered, at the answer, (n, K)."""
+    outputs, _ = model(x, model.init_state(len(x)))
+    asked = recipe.protocol.asked(recipe.classes, recipe.idle)
+    logits: Tensor = outputs["logits"][:, -LAST:, asked].mean(dim=1)
+    return logits
+
+
+def _resting(model: Any, rest: Tensor) -> Tensor:
+    """Return the log-probabilities of all classes at the last `HELD` hops, (m, HELD, K)."""
+    outputs, _ = model(rest, model.init_state(len(rest)))
+    return F.log_softmax(outputs["logits"][:, -HELD:], dim=-1)
+
+
+@torch.no_grad()
+def _answers(model: Any, recipe: Recipe, x: Tensor) -> Tensor:
+    return torch.cat([_answering(model, recipe, part) for part in torch.split(x, AT_ONCE)])
+
+
+@torch.no_grad()
+def _of_rest(model: Any, rest: Tensor) -> Tensor:
+    if not len(rest):
+        return torch.zeros(0, HELD, 1)
+    return torch.cat([_resting(model, part) for part in torch.split(rest, AT_ONCE)])
+
+
+def _spread(model: Any, rest: Tensor) -> float:
+    """Return the summed squares of the logits of rest, each hop's mean taken off."""
+    said = _of_rest(model, rest)
+    return float((said - said.mean(dim=-1, keepdim=True)).square().sum())
 
 
 def _with_mirrored(shown: Shown, recipe: Recipe) -> Shown:
@@ -258,27 +308,21 @@ def _with_mirrored(shown: Shown, recipe: Recipe) -> Shown:
     if not recipe.augment.mirror:
         return shown
     turn = Augmenter(Augment(mirror=1.0), recipe.ch_names, recipe.classes)
-    rng = np.random.default_rng(0)  # unused: all are turned
+    rng = np.random.default_rng(0)  # nothing is drawn that counts: all are turned
     x, labels = turn(shown.x.numpy().copy(), shown.labels.numpy(), rng)
     rest, _ = turn(shown.rest.numpy().copy(), np.zeros(len(shown.rest), dtype=np.int64), rng)
-    return Shown(
-        torch.cat([shown.x, torch.from_numpy(x)]),
-        torch.cat([shown.labels, torch.from_numpy(labels)]),
-        np.tile(shown.times, 2),
-        torch.cat([shown.rest, torch.from_numpy(rest)]),
-        np.tile(shown.rest_times, 2),
+    return replace(
+        shown,
+        x=torch.cat([shown.x, torch.from_numpy(x)]),
+        labels=torch.cat([shown.labels, torch.from_numpy(labels)]),
+        answered=np.tile(shown.answered, 2),
+        ended=np.tile(shown.ended, 2),
+        rest=torch.cat([shown.rest, torch.from_numpy(rest)]),
+        rested=np.tile(shown.rested, 2),
     )
 
 
-def _spread(model: Any, rest: Tensor) -> float:
-    """Return the summed squares of the logits of rest, each hop's mean taken off."""
-    if not len(rest):
-        return 0.0
-    said = _of_rest(model, rest)
-    return float((said - said.mean(dim=-1, keepdim=True)).square().sum())
-
-
-def _dealt(labels: Tensor) -> Iterator[NDArray[np.int64]]:
+def _dealt(labels: Tensor) -> Iterator[Rows]:
     """Yield what is left out in turn, dealt class by class."""
     dealt = np.argsort(labels.numpy(), kind="stable")
     for fold in range(FOLDS):
@@ -288,8 +332,14 @@ def _dealt(labels: Tensor) -> Iterator[NDArray[np.int64]]:
 def _enough(shown: Shown, recipe: Recipe) -> None:
     found = shown.counts(recipe.classes)
     if len(shown) < FEWEST or len(found) < 2:
+        assert isinstance(recipe.protocol, Trials)
         named = ", ".join(f"{count} of {name}" for name, count in found.items()) or "none"
+        cut = (
+            f", and {shown.left_out} cues without {recipe.protocol.at_s:g} s of signal"
+            if shown.left_out
+            else ""
+        )
         raise ConfigError(
-            f"{len(shown)} labelled trials ({named}): it takes at least {FEWEST}, of two classes. Give more "
-            "signal, or check the names of the events."
+            f"{len(shown)} labelled trials ({named}){cut}: it takes at least {FEWEST}, of two classes. Give "
+            "more signal, or check the names of the events."
         )

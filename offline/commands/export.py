@@ -41,10 +41,13 @@ def export(
     with out.errors():
         need("torch", "lightning", "onnx", "onnxscript")
         quiet("torch.onnx._internal.exporter._registration")
-        written = _written(run, bundle, part, _names(ch_names))
         if training:
             from offline.personalise import keep_training
+            from offline.train.run import load_run
 
+            load_run(run)  # refuses what is no training
+        written = _written(run, bundle, part, _names(ch_names))
+        if training:
             keep_training(run, bundle)
         graph = written.manifest.graph
         out.result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,11 @@ from engine.output import Output
 from offline.commands._bar import bar
 from offline.commands._shared import BundleRef, DataFolder, Json, Subjects, need, quiet
 from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from offline.personalise import Own
+
+MINUTE_S = 60.0
 
 
 def personalise(
@@ -31,8 +36,8 @@ def personalise(
     trials: Annotated[
         int | None, typer.Option(min=1, help="To score: learn from at most so many trials of each person.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Gradient steps.")] = 20,
-    lr: Annotated[float, typer.Option(min=1e-9, help="Their size.")] = 2e-3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps.")] = None,
+    lr: Annotated[float | None, typer.Option(min=1e-9, help="Their size.")] = None,
     json: Json = False,
 ) -> None:
     """Fit a decoder's filters over electrodes to one person, or say what that is worth to people."""
@@ -40,52 +45,56 @@ def personalise(
     with out.errors():
         need("torch", "lightning", "onnx", "onnxscript", "sklearn")
         from offline.personal_filters import Settings
-        from offline.personalise import origin, personalise_one, score_people
+        from offline.personalise import origin, score_people
+        from offline.personalise import personalise as make
 
         quiet("torch.onnx._internal.exporter._registration")
-        one, settings = origin(bundle, run), Settings(steps=steps, lr=lr)
+        given = {name: value for name, value in (("steps", steps), ("lr", lr)) if value is not None}
+        settings = Settings.model_validate(given)
         if output is not None:
-            if subjects is not None and len(subjects) > 1:
-                raise ConfigError("A bundle is made for one person: name one, --subjects S005.")
             if seconds is not None or trials is not None:
                 raise ConfigError("With -o all trials are learned from: leave --seconds and --trials out.")
-            came, counts, written = personalise_one(
-                one, data, subjects[0] if subjects else None, output, settings
-            )
-            out.result(_told(came, counts, written, output))
+            if subjects is not None and len(subjects) > 1:
+                raise ConfigError("A bundle is made for one person: name one, --subjects S005.")
+            own = make(origin(bundle, run), data, subjects[0] if subjects else None, output, settings)
+            out.result(_told(own, output))
             return
-        limit = 60.0 if seconds is None and trials is None else seconds
+        limit = MINUTE_S if seconds is None and trials is None else seconds
         with bar(out, "personalising") as progress:
             found = score_people(
-                one, data, subjects, settings, seconds=limit, trials=trials, progress=progress
+                origin(bundle, run), data, subjects, settings, seconds=limit, trials=trials, progress=progress
             )
         if json:
             out.document(found)
-            return
-        _show(out, found)
+        else:
+            _show(out, found)
 
 
-def _told(came: Any, counts: dict[str, int], written: Any, output: Path) -> dict[str, Any]:
+def _told(own: Own, output: Path) -> dict[str, Any]:
     """Say what was made, or why nothing was."""
-    result = written.label if written else "the bundle was kept: left-out trials were answered no better"
+    result = own.bundle.label if own.bundle else "kept: left-out trials were answered no better"
+    rests = len(own.person.shown.rest)
     return {
         "result": result,
-        **({"folder": str(output)} if written else {}),
-        "trials": counts,
-        "cross_entropy_before": round(came.before, 4),
-        "cross_entropy_personal": round(came.after, 4),
+        "folder": str(output) if own.bundle else None,
+        "trials": own.trials,
+        "cues_left_out": own.person.shown.left_out,
+        "rests": rests or "none: nothing held it back in rest, ask for few false activations",
+        "recordings_left_out": list(own.person.left_out),
+        "cross_entropy_before": round(own.came.before, 4),
+        "cross_entropy_personal": round(own.came.after, 4),
+        "bolder": round(own.came.bolder, 3),
     }
 
 
 def _show(out: Output, found: dict[str, Any]) -> None:
     """Print a row per person, and the mean."""
-    columns = ("zero_shot", "personal", "taken", "refitted", "gain_points", "trials")
+    columns = ("zero_shot", "personal", "taken", "kept", "gain_points", "trials", "rests", "bolder")
     rows = [
         {"subject": name, **{key: row[key] for key in columns}} for name, row in found["per_subject"].items()
     ]
-    out.table("the rest of each person's recordings, without and with filters of their own", rows)
-    kept = ("zero_shot", "refitted", "gain_points", "worst_points", "better", "worse", "new_heads", "skipped")
-    out.result({key: found[key] for key in kept})
+    out.table("what comes after the trials that were learned from", rows)
+    out.result({key: value for key, value in found.items() if key not in {"per_subject", "live", "settings"}})
     live = [{"filters": name, **row} for name, row in found["live"].items() if row]
     if live:
-        out.table("live use of the rest, by the bundle's own decision stage", live)
+        out.table("live use of it, by the bundle's own decision stage", live)
