@@ -191,6 +191,18 @@ def test_cues_without_a_duration_last_until_the_next() -> None:
     assert list(_spans(one)) == [(100, 400, 400, 0), (400, 500, 700, 2), (700, 1000, 1000, 1)]
 
 
+def test_recordings_follow_each_other(one: Any, tmp_path: Path, run_writer: Callable[..., Path]) -> None:
+    """Times are of all the signal there is, whichever recording a trial is in."""
+    for run in (1, 2, 3):
+        run_writer(
+            tmp_path / "B1" / f"B1R{run}.npz", seed=40 + run, n_trials=2
+        )  # 16 s each, cues at 4 and 12
+    task = task_of(one.bundle, tmp_path)
+    shown = read_person(one, task, find_people(task, ["B1"])[0]).shown
+    assert shown.answered == pytest.approx([7, 15, 23, 31, 39, 47])
+    assert shown.ended == pytest.approx([8, 16, 24, 32, 40, 48])
+
+
 @pytest.mark.parametrize("n", [5, 8])
 def test_what_is_scored_comes_after_what_was_learned(one: Any, person: Any, n: int) -> None:
     """Cues from the end of the last learned trial on, in whichever recording that is, and nothing before."""
