@@ -17,17 +17,10 @@ from offline.activations import Tally, tally
 from offline.cells_played import read_played, temperature_of
 from offline.evaluate.played import Played, play
 from offline.evaluate.protocol import Live
-from offline.evaluate.recordings import (
-    Options,
-    find_people,
-    fits_protocol,
-    openers,
-    protocol_of,
-    task_of,
-)
+from offline.evaluate.recordings import Options, find_people, look, protocol_of, task_of, trained_on
 from offline.operating import CONFIDENCE, fit
 from offline.probe.tasks import Session
-from streamer.errors import ConfigError, RecordingError, StreamMismatch
+from streamer.errors import ConfigError, RecordingError
 
 Progress = Callable[[str, int, int], None]
 
@@ -166,22 +159,13 @@ def _sessions(
 ) -> list[Session]:
     """Return the recordings that the bundle can be measured on."""
     task = task_of(bundle, data, options)
-    learnt = set(bundle.manifest.provenance.get("fingerprints", {}).get("train", ()))
     found, skipped = [], []
     for subject in find_people(task, subjects):
-        for name, read in openers(task, subject):
-            try:
-                session: Session = read()
-                reason = fits_protocol(session, bundle.readout.classes, bundle.readout.idle, task)
-            except (RecordingError, StreamMismatch) as error:
-                skipped.append(f"{subject.name}/{name}: {error}")
-                continue
-            if session.fingerprint in learnt:
-                skipped.append(f"{subject.name}/{name} was trained on")
-            elif reason:
-                skipped.append(f"{subject.name}/{name} {reason}")
+        for looked in look(bundle, task, subject, trained_on(bundle, "train")):
+            if looked.session is not None:
+                found.append(looked.session)
             else:
-                found.append(session)
+                skipped.append(f"{looked.where}: {looked.why}")
     if not found:
         raise RecordingError(f"Nothing to measure in {data}: {'; '.join(skipped[:3])}.")
     return found

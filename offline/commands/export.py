@@ -42,7 +42,7 @@ def export(
         need("torch", "lightning", "onnx", "onnxscript")
         quiet("torch.onnx._internal.exporter._registration")
         if training:
-            from offline.personalise import keep_training
+            from offline.personal.origin import keep_training
             from offline.train.run import load_run
 
             load_run(run)  # refuses what is no training

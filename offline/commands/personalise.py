@@ -13,7 +13,7 @@ from offline.commands._shared import BundleRef, DataFolder, Json, Subjects, need
 from streamer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from offline.personalise import Own
+    from offline.personal.writing import Own
 
 MINUTE_S = 60.0
 
@@ -44,9 +44,10 @@ def personalise(
     out = Output(json)
     with out.errors():
         need("torch", "lightning", "onnx", "onnxscript", "sklearn")
-        from offline.personal_filters import Settings
-        from offline.personalise import origin, score_people
-        from offline.personalise import personalise as make
+        from offline.personal.filters import Settings
+        from offline.personal.origin import origin
+        from offline.personal.scoring import score_people
+        from offline.personal.writing import personalise as make
 
         quiet("torch.onnx._internal.exporter._registration")
         given = {name: value for name, value in (("steps", steps), ("lr", lr)) if value is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from offline.data.sources import Folder, Subject, find, select, subject_of
 from offline.evaluate.protocol import Trials, Windows, parse
 from offline.probe.tasks import Session
 from streamer.components import Config
-from streamer.errors import BundleError, ConfigError, RecordingError
+from streamer.errors import BundleError, ConfigError, RecordingError, StreamMismatch
 
 FOLDER_KEYS = ("subject", "hold", "uv_per_count", "holes", "channels", "labels")
 
@@ -114,6 +114,59 @@ def openers(task: Task, subject: Subject) -> Iterator[tuple[str, Any]]:
     """Yield each recording's name, and a function that reads it or raises `RecordingError`."""
     for name, read in subject.openers():
         yield name, partial(_open, task, subject.name, name, read)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A recording as a bundle sees it.
+
+    Attributes
+    ----------
+    where : str
+        Subject and recording.
+    session : Session or None
+        None where it cannot be used.
+    why : str
+        It cannot; empty where it can.
+    known : bool
+        Whether that is that it had a part in the bundle's weights.
+    """
+
+    where: str
+    session: Session | None
+    why: str = ""
+    known: bool = False
+
+
+def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Iterator[Looked]:
+    """Read one person's recordings in turn: those that the bundle can be asked about, and why others cannot.
+
+    Parameters
+    ----------
+    known : set of str
+        Fingerprints of recordings that are left out, as `trained_on` gives them.
+    """
+    readout = bundle.readout
+    for name, read in openers(task, subject):
+        where = f"{subject.name}/{name}"
+        try:
+            session = read()
+        except (RecordingError, StreamMismatch) as error:
+            yield Looked(where, None, str(error))
+            continue
+        if session.fingerprint in known:
+            yield Looked(where, None, "had a part in the bundle's training", known=True)
+        elif why := fits_protocol(session, readout.classes, readout.idle, task):
+            yield Looked(where, None, why)
+        else:
+            yield Looked(where, session)
+
+
+def trained_on(bundle: Bundle, part: str | None = None) -> set[str]:
+    """Return the fingerprints of the recordings that had a part in the bundle's weights, or this part."""
+    listed = bundle.manifest.provenance.get("fingerprints", {})
+    groups = listed.values() if part is None else [listed.get(part, ())]
+    return {str(one) for group in groups for one in group}
 
 
 def open_file(task: Task, path: Path) -> Session:

@@ -14,7 +14,7 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, digest
 from offline.data.sources import Subject
 from offline.evaluate.played import Played, play
-from offline.evaluate.recordings import Options, Task, find_people, fits_protocol, openers, task_of
+from offline.evaluate.recordings import Looked, Options, Task, find_people, look, task_of, trained_on
 from offline.evaluate.scores import Scores, score
 from offline.probe.tasks import Session
 from offline.provenance import versions
@@ -103,8 +103,8 @@ def evaluate_all(
         with OnnxRuntime().open(bundle) as backend:
             for subject in some:
                 progress(f"{name}: {subject.name}", done, total)
-                for recording, read in openers(task, subject):
-                    _add(one, f"{subject.name}/{recording}", read, backend, keep, playing)
+                for looked in look(bundle, task, subject, trained_on(bundle)):
+                    _add(one, looked, backend, keep, playing)
                 done += 1
         made.append(replace(one, seconds=round(time.monotonic() - started, 1)))
     progress("", total, total)
@@ -126,25 +126,10 @@ def evaluate(
     return evaluate_all([bundle], path, subjects, options=options, keep=keep)[0]
 
 
-def trained_on(bundle: Bundle) -> set[str]:
-    """Return the fingerprints of the recordings that had a part in the bundle's weights."""
-    listed = bundle.manifest.provenance.get("fingerprints", {})
-    return {str(one) for group in listed.values() for one in group}
-
-
 def scorable(bundle: Bundle, task: Task, person: Subject) -> list[Session]:
     """Read the recordings of a person that an evaluation scores, in its order."""
-    readout, known = bundle.readout, trained_on(bundle)
-    found = []
-    for _, read in openers(task, person):
-        try:
-            session = read()
-        except (RecordingError, StreamMismatch):
-            continue  # the evaluation says why
-        if session.fingerprint in known or fits_protocol(session, readout.classes, readout.idle, task):
-            continue
-        found.append(session)
-    return found
+    looked = look(bundle, task, person, trained_on(bundle))
+    return [each.session for each in looked if each.session is not None]
 
 
 def kept_as(keep: Path, bundle: Bundle, task: Task, fingerprint: str) -> Path:
@@ -159,26 +144,17 @@ def kept_as(keep: Path, bundle: Bundle, task: Task, fingerprint: str) -> Path:
     return keep / PLAYED / whole / f"{fingerprint}-{how}.npz"
 
 
-def _add(
-    one: Evaluation,
-    where: str,
-    read: Callable[[], Session],
-    backend: Backend,
-    keep: Path | None,
-    playing: Playing,
-) -> None:
+def _add(one: Evaluation, looked: Looked, backend: Backend, keep: Path | None, playing: Playing) -> None:
     """Play a recording, or say why not."""
-    readout = one.bundle.readout
-    try:
-        session = read()
-        if session.fingerprint in trained_on(one.bundle):
-            one.excluded.append(where)
-        elif reason := fits_protocol(session, readout.classes, readout.idle, one.task):
-            one.skipped[where] = reason
-        else:
-            one.played.append(_played(one, session, backend, keep, playing))
-    except (RecordingError, StreamMismatch) as error:
-        one.skipped[where] = str(error)
+    if looked.known:
+        one.excluded.append(looked.where)
+    elif looked.session is None:
+        one.skipped[looked.where] = looked.why
+    else:
+        try:
+            one.played.append(_played(one, looked.session, backend, keep, playing))
+        except (RecordingError, StreamMismatch) as error:
+            one.skipped[looked.where] = str(error)
 
 
 def _played(
@@ -213,7 +189,7 @@ def _nothing(one: Evaluation) -> str:
         f"Nothing to score in {one.task.folder.path} with {one.name}: {len(one.excluded)} recordings had a "
         "part in training"
     ]
-    lines += [f"{where} {reason}" for where, reason in list(one.skipped.items())[:3]]
+    lines += [f"{where}: {reason}" for where, reason in list(one.skipped.items())[:3]]
     return (
         "; ".join(lines)
         + ". Give recordings of subjects held out of training, with markers of the bundle's classes."

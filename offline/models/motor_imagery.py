@@ -114,7 +114,7 @@ class MotorImagery(nn.Module):
     n_latent : int
         D; the logits are linear in the latent.
     personal : tuple of str
-        Names of the layers that differ between heads, for `offline.personal_filters`.
+        Names of the layers that differ between heads, for `offline.personal.filters`.
     """
 
     personal = ("sources", "topography")

@@ -17,32 +17,25 @@ pytest.importorskip("lightning")
 from typer.testing import CliRunner  # noqa: E402
 
 from engine.bundle import load  # noqa: E402
-from offline import personal_filters  # noqa: E402
 from offline.cli import app  # noqa: E402
 from offline.data.trials import Prepared  # noqa: E402
 from offline.evaluate.recordings import find_people, task_of  # noqa: E402
 from offline.evaluate.run import scorable  # noqa: E402
-from offline.personal_filters import (  # noqa: E402
-    HELD,
+from offline.personal import filters, scoring  # noqa: E402
+from offline.personal.filters import (  # noqa: E402
     Settings,
     _answers,
     _of_rest,
-    _spans,
     _truth,
-    _with_mirrored,
     adapt,
     learned,
     refuse,
 )
-from offline.personalise import (  # noqa: E402
-    TRAINING,
-    _rest,
-    keep_training,
-    origin,
-    personalise,
-    read_person,
-    score_people,
-)
+from offline.personal.origin import TRAINING, keep_training, origin  # noqa: E402
+from offline.personal.person import read_person  # noqa: E402
+from offline.personal.scoring import _rest, score_people  # noqa: E402
+from offline.personal.shown import HELD, _spans, with_mirrored  # noqa: E402
+from offline.personal.writing import personalise  # noqa: E402
 from offline.train.augment import Augment  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
@@ -124,7 +117,7 @@ def test_a_trial_left_out_has_no_part_in_its_own_answer(one: Any, person: Any) -
 def test_a_mirrored_person_gets_the_same_filters(one: Any, person: Any) -> None:
     """The trials and their mirror images are learned from alike: swapped hemispheres change nothing."""
     recipe, n = one.run.recipe, len(person.shown)
-    swapped = _with_mirrored(person.shown, recipe).take(range(n, 2 * n))
+    swapped = with_mirrored(person.shown, recipe).take(range(n, 2 * n))
     assert not torch.equal(swapped.labels, person.shown.labels)
     models = [learned(one.model, recipe, some, FEW) for some in (person.shown, swapped)]
     for name, value in models[0].state_dict().items():
@@ -136,7 +129,7 @@ def test_any_number_of_trials_at_once_is_the_same(
 ) -> None:
     """Learning in parts is learning at once."""
     whole = learned(one.model, one.run.recipe, person.shown, FEW)
-    monkeypatch.setattr(personal_filters, "AT_ONCE", 5)
+    monkeypatch.setattr(filters, "AT_ONCE", 5)
     parts = learned(one.model, one.run.recipe, person.shown, FEW)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(value, parts.state_dict()[name], atol=1e-5, rtol=1e-4)
@@ -170,7 +163,7 @@ def test_who_only_grows_bolder_is_cooled_and_kept_as_it_was(
     one: Any, person: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice the logits, twice the temperature: and then nothing was learned."""
-    monkeypatch.setattr(personal_filters, "learned", lambda model, *_: Doubled(model))
+    monkeypatch.setattr(filters, "learned", lambda model, *_: Doubled(model))
     came = adapt(one.model, one.run.recipe, person.shown, FEW, 1.5)
     assert came.bolder == pytest.approx(2.0)
     assert came.after == pytest.approx(came.before)
@@ -234,8 +227,6 @@ def test_a_label_that_is_held_over_the_cut_is_nothing_new(
     one: Any, person: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answered the last trial that was learned from; a new one in what is left counts."""
-    import offline.personalise as module
-
     since = float(person.shown.ended[4])
 
     def said(played: Any, *_: Any) -> Any:
@@ -244,8 +235,8 @@ def test_a_label_that_is_held_over_the_cut_is_nothing_new(
         labels[(played.times > since + 2) & (played.times < since + 3)] = 1
         return labels
 
-    monkeypatch.setattr(module, "decide", said)
-    first = module._rest(one, person, one.model, since, 1.0)[0]
+    monkeypatch.setattr(scoring, "decide", said)
+    first = _rest(one, person, one.model, since, 1.0)[0]
     assert (first.labels[first.times < since + 1.9] == -1).all()
     assert (first.labels == 1).sum() > 10
 
@@ -277,7 +268,7 @@ def test_nothing_is_written_where_left_out_trials_are_not_for_it(
     one: Any, corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What learned nothing replaces no bundle."""
-    monkeypatch.setattr(personal_filters, "learned", lambda model, *_: model)
+    monkeypatch.setattr(filters, "learned", lambda model, *_: model)
     assert personalise(one, corpus_dir, "A3", tmp_path / "mine", FEW).bundle is None
     assert not list(tmp_path.iterdir())
 
@@ -296,7 +287,7 @@ def test_what_cannot_be_fitted_is_refused(
         origin(tiny_bundle.folder)
     with pytest.raises(ConfigError, match="choose one, --subjects"):
         personalise(one, corpus_dir, None, tmp_path / "x", FEW)
-    with pytest.raises(RecordingError, match="A1R1 had a part in the bundle's training"):
+    with pytest.raises(RecordingError, match="A1/A1R1: had a part in the bundle's training"):
         personalise(one, corpus_dir, "A1", tmp_path / "x", FEW)
     with pytest.raises(RecordingError, match="A3: nothing is left behind"):
         score_people(one, corpus_dir, ["A3"], FEW, seconds=9999.0)
