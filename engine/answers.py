@@ -19,6 +19,9 @@ from streamer.types import Decision, Marker
 
 PARTS = 6  # a long trial gives so many means: more say nothing new, and cost
 ENOUGH = 0.5  # of the hops of a trial must be valid
+# Of a trial that is answered by the last decision alone, what is learned from.  On 32 people whom the nets of
+# two folds did not know heads refitted to it gained .2 to .9 points more than those refitted to all of it.
+LAST_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,14 @@ class Answer:
     at_s : float or None
         After the cue; None: to the end of what was asked for, in parts of at least ``window_s``.
     window_s : float
+    last : bool
+        The last decision answers, not the mean of all.
     """
 
     from_s: float = ANSWER_FROM_S
     at_s: float | None = ANSWER_AT_S
     window_s: float = 0.0
+    last: bool = False
 
     @property
     def cued(self) -> bool:
@@ -52,7 +58,11 @@ def answer_of(provenance: Mapping[str, Any]) -> Answer:
         return Answer()
     if protocol.get("kind") == "windows":
         return Answer(float(protocol.get("from_s", 0.0)), None, float(protocol["window_s"]))
-    return Answer(float(protocol.get("from_s", ANSWER_FROM_S)), float(protocol.get("at_s", ANSWER_AT_S)))
+    return Answer(
+        float(protocol.get("from_s", ANSWER_FROM_S)),
+        float(protocol.get("at_s", ANSWER_AT_S)),
+        last=protocol.get("answer") == "last",
+    )
 
 
 class LatentLog:
@@ -166,6 +176,13 @@ def labelled(
     return Labelled(examples, {name: counts[name] for name in wanted if counts[name]}, left_out, seconds)
 
 
+def behind_rest(log: LatentLog, markers: Sequence[Marker], rest_s: float) -> list[Marker]:
+    """Return the markers behind the rest that a log begins with: what centres is not learned from."""
+    times = log.times
+    begin = float(times[0]) if len(times) else 0.0
+    return [marker for marker in markers if marker.time >= begin + rest_s]
+
+
 def spans_of(
     markers: Sequence[Marker], answer: Answer, times: NDArray[np.float64]
 ) -> list[tuple[Marker, float, float]]:
@@ -182,7 +199,7 @@ def spans_of(
         start = marker.time + answer.from_s
         stop = min(end, last) if answer.at_s is None else min(marker.time + answer.at_s, end)
         if stop - start >= answer.window_s and stop > start and stop <= last:
-            spans.append((marker, start, stop))
+            spans.append((marker, max(start, stop - LAST_S) if answer.last else start, stop))
     return spans
 
 

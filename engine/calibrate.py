@@ -17,7 +17,7 @@ from engine.calibration import Calibration, MadeOf, tied_to
 from engine.config import RunConfig
 from engine.cues import Show
 from engine.head import Head, SourceHead, source_head
-from engine.refit_choice import Choice, choose
+from engine.refit_choice import Choice, choose, strength_of
 from engine.session import greeting
 from streamer.errors import ConfigError
 from streamer.sources.brainflow import Config as BrainFlow
@@ -98,9 +98,10 @@ def fitted(bundle: Bundle, base: SourceHead, found: Labelled, made: MadeOf) -> C
         Too few trials, or of one class only, and no rest to centre on.
     """
     readout = bundle.readout
-    idle = readout.idle if answer_of(bundle.manifest.provenance).cued else None
+    answer = answer_of(bundle.manifest.provenance)
+    idle, strength = readout.idle if answer.cued else None, strength_of(answer)
     try:
-        choice = choose(base, readout.temperature, found.examples, readout.classes, idle)
+        choice = choose(base, readout.temperature, found.examples, readout.classes, idle, strength)
     except ConfigError as error:
         if not made.rest_s:
             raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.answers import Labelled, LatentLog, answer_of, labelled
+from engine.answers import Labelled, LatentLog, answer_of, behind_rest, labelled
 from engine.bundle import Bundle
 from engine.config import RunConfig
 from engine.cues import Cues, Show, Step, plan
@@ -162,7 +162,7 @@ def trials_of(bundle: Bundle, log: LatentLog, markers: Sequence[Marker], ask: As
     begin = float(times[0]) if len(times) else 0.0
     return labelled(
         log,
-        [marker for marker in markers if marker.time >= begin + ask.rest_s],
+        behind_rest(log, markers, ask.rest_s),
         bundle.readout.classes,
         answer_of(bundle.manifest.provenance),
         among=ask.classes,

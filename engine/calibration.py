@@ -103,6 +103,11 @@ class Calibration(Config):
     bias: tuple[Finite, ...] | None = None
 
     @property
+    def replaces(self) -> bool:
+        """Whether another head than the bundle's decides."""
+        return self.weight is not None
+
+    @property
     def head(self) -> Head | None:
         """The refitted head; None where the bundle's own was kept."""
         if self.weight is None or self.bias is None:

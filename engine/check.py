@@ -100,7 +100,8 @@ def _decided(config: RunConfig, bundle: Bundle) -> dict[str, Any]:
         pipeline = Pipeline(
             bundle, backend, info, quality=config.quality, decision=settings, calibration=calibration
         )
-        decides = {"decides": outlook(readout.decision, readout.operating, settings)}
+        own = calibration is not None and calibration.replaces
+        decides = {"decides": outlook(readout.decision, readout.operating, settings, calibrated=own)}
         return _answer("run", info, backend.name) | pipeline.describe() | decides
 
 

@@ -76,7 +76,8 @@ def run_config(
         session = Session(pipeline, samples, sinks, telemetry, source.live, backend.name)
         for line in greeting(session, _first(pipeline)):
             say(line)
-        say(f"decides  {outlook(readout.decision, readout.operating, settings)}")
+        own = calibration is not None and calibration.replaces
+        say(f"decides  {outlook(readout.decision, readout.operating, settings, calibrated=own)}")
         if calibration is not None:
             say(f"calibrated  {calibration.words()}")
         ended = drive(session, config, stop=stop, seconds=seconds, say=say, clock=clock)

@@ -100,6 +100,10 @@ def run_many(
             streams.append(_Stream(name, session, telemetry, config, seconds, say))
         _greet(streams, say)
         say(f"decides  {outlook(readout.decision, readout.operating, settings)}")
+        named = zip(config.names, heads, strict=True)
+        if calibrated := [name for name, head in named if head is not None and head.replaces]:
+            told = outlook(readout.decision, readout.operating, settings, calibrated=True)
+            say(f"decides  {', '.join(calibrated)}: {told}")
         with low_latency(), prioritised(config.realtime, config.cores, say):
             _drive(many, streams, arrived, stop, clock or lsl_clock())
     return _report(many, streams)

@@ -196,10 +196,32 @@ def expected(
     )
 
 
-def outlook(own: DecisionSettings, points: Sequence[OperatingPoint], used: DecisionSettings) -> str:
-    """Say by what a run decides and what to expect of it, for the person at the screen."""
+def outlook(
+    own: DecisionSettings,
+    points: Sequence[OperatingPoint],
+    used: DecisionSettings,
+    *,
+    calibrated: bool = False,
+) -> str:
+    """Say by what a run decides and what to expect of it, for the person at the screen.
+
+    Parameters
+    ----------
+    own, points
+        The bundle's.
+    used : DecisionSettings
+        The run's.
+    calibrated : bool
+        A head of one's own decides: what was measured, was so with the bundle's.
+    """
     by = f"by {used.kind} {getattr(used, used.bound_key):.3g}"
     point = expected(own, points, used)
+    if point is not None and calibrated:
+        return (
+            f"{by}; with the bundle's own head that is at most {point.false_per_min:.2g} false activations a "
+            "minute on average over people. Nobody has measured what to expect with the calibrated head: "
+            "watch your own rate before you trust it"
+        )
     if point is None:
         return f"{by}; nobody has measured what to expect of it"
     late = "" if point.median_s is None else f" after {point.median_s:.1f} s"

@@ -15,15 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.answers import Answer
 from engine.calibration import Score
 from engine.gains import LOSS, Expected, Gain, expected, row_for
 from engine.head import Head, SourceHead
 from engine.refit import Array, Examples, Index, Refitter, log_softmax
 from streamer.errors import ConfigError
 
-# On validation people 10 gains more for gestures (.90 against .86 after one repetition of each) and 3 loses
-# less for imagery (at worst 2.6 points after a minute, against 7.9).
-STRENGTH = 3.0  # nats squared
+# How far a head may move, nats squared.  On validation people 10 gains more for gestures (.90 against .86
+# after one repetition of each); for imagery 1 gains more than 3, and its worst lose less (see CUED_STRENGTH).
+STRENGTH = 3.0
+CUED_STRENGTH = 1.0  # where each cue is answered once: +.9 points with 8 trials of each class, against +.2
 SURE = 1.5  # standard errors that the gain must exceed
 FOLDS = 8  # with so many trials or fewer, each is left out by itself
 MIN_TRIALS = 4
@@ -55,6 +57,7 @@ def choose(
     examples: Examples,
     classes: Sequence[str],
     idle: str | None = None,
+    strength: float = STRENGTH,
 ) -> Choice:
     """Refit, and say whether the result is to be taken.
 
@@ -62,6 +65,8 @@ def choose(
     ----------
     idle : str, optional
         A class that is never an answer: what the user's own trials gain is counted among the others.
+    strength : float
+        How far the head may move, nats squared; see `strength_of`.
 
     Raises
     ------
@@ -72,7 +77,7 @@ def choose(
     _enough(examples, classes)
     refitter = Refitter(source, temperature)
     whitened, logits = refitter.features(examples)
-    old, new = log_softmax(logits), _left_out(refitter, examples, whitened, logits)
+    old, new = log_softmax(logits), _left_out(refitter, examples, whitened, logits, strength)
     scores = [_score(examples, logs, classes) for logs in (old, new)]
     others = row_for(source.gains, _fewest(examples, len(classes)))
     if others is None:
@@ -80,8 +85,13 @@ def choose(
     else:
         among = [place for place, name in enumerate(classes) if name != idle]
         taken, reason = _together(others, own_gain(examples, old, new, among))
-    head = refitter.head(whitened, logits, examples.labels, examples.weights, STRENGTH) if taken else None
+    head = refitter.head(whitened, logits, examples.labels, examples.weights, strength) if taken else None
     return Choice(head, reason, *scores)
+
+
+def strength_of(answer: Answer) -> float:
+    """Return how far a head may move for a bundle that answers like this."""
+    return CUED_STRENGTH if answer.cued else STRENGTH
 
 
 def own_gain(examples: Examples, old: Array, new: Array, among: Sequence[int]) -> Expected | None:
@@ -155,13 +165,15 @@ def _folds(examples: Examples) -> Iterator[NDArray[np.bool_]]:
         yield np.isin(examples.trials, dealt[fold::FOLDS])
 
 
-def _left_out(refitter: Refitter, examples: Examples, whitened: Array, logits: Array) -> Array:
+def _left_out(
+    refitter: Refitter, examples: Examples, whitened: Array, logits: Array, strength: float
+) -> Array:
     """Return the log-probabilities of each example by a head that did not see its trial, (n, n_classes)."""
     logs = np.empty_like(logits)
     for out in _folds(examples):
         kept = ~out
         head = refitter.head(
-            whitened[kept], logits[kept], examples.labels[kept], examples.weights[kept], STRENGTH
+            whitened[kept], logits[kept], examples.labels[kept], examples.weights[kept], strength
         )
         logs[out] = log_softmax(head.logits(examples.latents[out]) / refitter.temperature)
     return logs

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.bundle import Bundle
 from offline.benchmark.cells import ABOUT
@@ -16,6 +17,8 @@ from streamer.errors import RecordingError
 
 def read_played(folder: Path, bundle: Bundle, subjects: Sequence[str] | None = None) -> list[Played]:
     """Return the played recordings of a benchmark's model, or of one of its cells.
+
+    Of several seeds only the first one's: the same people's recordings would count several times.
 
     Parameters
     ----------
@@ -29,7 +32,8 @@ def read_played(folder: Path, bundle: Bundle, subjects: Sequence[str] | None = N
     Raises
     ------
     RecordingError
-        No such folder, nothing in it, somebody who is not there, a damaged file, or of another bundle's kind.
+        No such folder, nothing in it, somebody who is not there, a damaged file, of another bundle's kind, or
+        cells of more than one recipe.
     """
     paths = [path for place in _places(folder) for path in sorted(place.glob("*.npz"))]
     if not paths:
@@ -45,25 +49,43 @@ def read_played(folder: Path, bundle: Bundle, subjects: Sequence[str] | None = N
 
 
 def temperature_of(folder: Path) -> float | None:
-    """Return the median of the temperatures of a benchmark's nets of one model; None of no cell.
+    """Return the median of the temperatures of a benchmark's nets of one model and seed; None of no cell.
 
     Each was fitted to the few people that its own fold validated on; together they are many.  Not the mean:
     five folds of `workload` have .95 to 1.04, the sixth 6.0.
     """
-    abouts = [place / ABOUT for place in _places(folder) if (place / ABOUT).is_file()]
-    try:
-        found = [float(json.loads(path.read_text())["temperature"]) for path in abouts]
-        return statistics.median(found) if found else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecordingError(f"A cell in {folder} is damaged ({error}): run the benchmark again.") from error
+    found = [about["temperature"] for place in _places(folder) if (about := _about(place)) is not None]
+    return statistics.median(found) if found else None
 
 
 def _places(folder: Path) -> list[Path]:
-    """Return the folder itself where it is a cell, else also those below it."""
+    """Return the folder itself where it is a cell, else also those below it that are of the first seed."""
     if (folder / ABOUT).is_file() or not folder.is_dir():
         return [folder]
-    below = [place for place in sorted(folder.iterdir()) if place.is_dir()]
-    return [folder, *(place for place in below if not place.name.startswith("."))]
+    below = [place for place in sorted(folder.iterdir()) if place.is_dir() and place.name[0] != "."]
+    told = {place: about for place in below if (about := _about(place)) is not None}
+    if len({about["recipe"] for about in told.values()}) > 1:
+        raise RecordingError(
+            f"The cells in {folder} are not all of one recipe: run its benchmark to the end, then take them."
+        )
+    first = min((about["seed"] for about in told.values()), default=None)
+    return [folder, *(place for place in below if place not in told or told[place]["seed"] == first)]
+
+
+def _about(place: Path) -> dict[str, Any] | None:
+    """Return seed, recipe and temperature of a cell; None where the folder is none."""
+    path = place / ABOUT
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text())
+        return {
+            "seed": int(about["seed"]),
+            "recipe": about.get("recipe"),  # cells of before it was told have none
+            "temperature": float(about["temperature"]),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordingError(f"{path} is damaged ({error}): run the benchmark again.") from error
 
 
 def _fitting(path: Path, bundle: Bundle) -> Played:

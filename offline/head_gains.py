@@ -17,7 +17,7 @@ from engine.bundle import Bundle
 from engine.gains import Gain
 from engine.head import Head, SourceHead
 from engine.refit import Examples, Refitter
-from engine.refit_choice import MIN_TRIALS, STRENGTH
+from engine.refit_choice import MIN_TRIALS, strength_of
 from offline.evaluate.answers import answers
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Trials, Windows
@@ -71,6 +71,7 @@ class _Person:
         self._heard = heard
         self._refitter = Refitter(source, bundle.readout.temperature)
         answer, classes = answer_of(bundle.manifest.provenance), bundle.readout.classes
+        self._strength = strength_of(answer)
         self._found: list[Labelled] = [labelled(one.log, one.markers, classes, answer) for one in heard]
         self._stops = [
             np.array([stop for *_, stop in spans_of(one.markers, answer, one.log.times)]) for one in heard
@@ -90,7 +91,7 @@ class _Person:
         examples, cuts = chosen
         own = self._refitter.source.head
         whitened, logits = self._refitter.features(examples)
-        new = self._refitter.head(whitened, logits, examples.labels, examples.weights, STRENGTH)
+        new = self._refitter.head(whitened, logits, examples.labels, examples.weights, self._strength)
         before, after = (
             accuracy(self._rest(head, cuts), self._bundle, self._protocol) for head in (own, new)
         )

@@ -97,6 +97,20 @@ def attach(
     return written
 
 
+def measured_anew(bundle: Bundle, held_out: Sequence[Session]) -> bytes:
+    """Return the bundle's head file with what a refit gains at the bundle's temperature.
+
+    Parameters
+    ----------
+    held_out : sequence of Session
+        As for `attach`; without any the file tells nothing of it.
+    """
+    source = source_head(bundle)
+    with OnnxRuntime().open(bundle) as backend:
+        others = _heard(bundle, backend, _some(held_out, MAX_HELD_OUT), lambda _subject: None)
+    return pack(replace(source, gains=measure(bundle, source, others, protocol_of(bundle))))
+
+
 def statistics(bundle: Bundle, people: Sequence[Person], centred: Head | None = None) -> SourceHead:
     """Return the head, the class means and the pooled covariance of these people; raises as `attach`."""
     classes = bundle.readout.classes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.onnxruntime import Config as OnnxRuntime
-from engine.bundle import MANIFEST, Bundle, load
+from engine.bundle import MANIFEST, Bundle, digest, load
 from engine.decision import DecisionSettings
 from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
@@ -18,6 +18,7 @@ from offline.cells_played import read_played, temperature_of
 from offline.evaluate.played import Played, play
 from offline.evaluate.protocol import Live
 from offline.evaluate.recordings import Options, find_people, look, protocol_of, task_of, trained_on
+from offline.head_statistics import measured_anew
 from offline.operating import CONFIDENCE, fit
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError, RecordingError
@@ -79,6 +80,7 @@ def operate_played(
     output: str | Path,
     subjects: Sequence[str] | None = None,
     *,
+    data: str | Path | None = None,
     options: Options | None = None,
 ) -> Bundle:
     """Fit a bundle's decision stage on what other nets of its recipe said of people whom they did not know.
@@ -88,10 +90,15 @@ def operate_played(
     takes over those nets' median temperature, too: its own comes from the few people that it validated on.
     Of a bundle without an idle class nothing else is changed.
 
+    What a refit of the head gains new people (`engine.gains`) hangs on the temperature.  It is measured anew,
+    or else no longer told.
+
     Parameters
     ----------
     folder : str or Path
         Of a benchmark's cells of one model, or of one of them.
+    data : str or Path, optional
+        Folder with recordings of people whom the bundle was not trained on, to measure that on.
 
     The others, and what is raised, are as for `operate`.
     """
@@ -100,11 +107,14 @@ def operate_played(
     if bundle.readout.idle is None and temperature is None:
         _with_idle(reference)  # there is nothing to take over
     played = read_played(Path(folder), bundle, subjects)
+    head: bytes | None = None
     if temperature is not None:
         bundle = _with_temperature(bundle, temperature)
+        if bundle.readout.head is not None:
+            head = measured_anew(bundle, [] if data is None else _sessions(bundle, data, None, options))
     if bundle.readout.idle is None:
-        return _write(bundle, _as_it_was(bundle, played, options), Path(output))
-    return _operated(bundle, played, "nets of the same recipe", Path(folder), Path(output), options)
+        return _write(bundle, _as_it_was(bundle, played, options), Path(output), head)
+    return _operated(bundle, played, "nets of the same recipe", Path(folder), Path(output), options, head)
 
 
 def _with_idle(reference: str | Path) -> Bundle:
@@ -141,7 +151,13 @@ def _as_it_was(bundle: Bundle, played: Sequence[Played], options: Options | None
 
 
 def _operated(
-    bundle: Bundle, played: Sequence[Played], by: str, where: Path, output: Path, options: Options | None
+    bundle: Bundle,
+    played: Sequence[Played],
+    by: str,
+    where: Path,
+    output: Path,
+    options: Options | None,
+    head: bytes | None = None,
 ) -> Bundle:
     """Fit, and write the bundle anew."""
     readout = bundle.readout
@@ -151,7 +167,7 @@ def _operated(
         raise RecordingError(
             f"Nothing to measure in {where}: needed are good signal under commands, and without any."
         )
-    return _write(bundle, _Fitted(settings, points, live, _about(played, bundle, by, live)), output)
+    return _write(bundle, _Fitted(settings, points, live, _about(played, bundle, by, live)), output, head)
 
 
 def _sessions(
@@ -188,12 +204,16 @@ def _about(played: Sequence[Played], bundle: Bundle, by: str, live: Live) -> dic
     }
 
 
-def _write(bundle: Bundle, fitted: _Fitted, folder: Path) -> Bundle:
-    """Write the bundle as it now decides; the files beside the manifest stay as they are."""
+def _write(bundle: Bundle, fitted: _Fitted, folder: Path, head: bytes | None = None) -> Bundle:
+    """Write the bundle as it now decides; of the files beside the manifest only the head may be another."""
     contents = {name: (bundle.folder / name).read_bytes() for name in bundle.manifest.files}
+    files = dict(bundle.manifest.files)
+    if head is not None and bundle.readout.head is not None:
+        contents[bundle.readout.head], files[bundle.readout.head] = head, digest(head)
     changed = {"decision": fitted.settings, "operating": fitted.points}
     manifest = bundle.manifest.model_copy(
         update={
+            "files": files,
             "readout": bundle.readout.model_copy(update=changed),
             "provenance": _told(bundle.manifest.provenance, fitted),
         }

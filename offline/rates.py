@@ -47,6 +47,7 @@ def gamma_shape(rates: Floats, minutes: Floats) -> Floats:
     if len(rates) < 2:
         return np.full(rates.shape[1:], np.inf)
     mean = rates.mean(axis=0)
-    excess = rates.var(axis=0, ddof=1) - mean * (1 / minutes).mean()
+    counting = (rates / minutes.reshape(-1, *(1,) * (rates.ndim - 1))).mean(axis=0)
+    excess = rates.var(axis=0, ddof=1) - counting
     known = (excess > 0) & (mean > 0)
     return np.where(known, mean**2 / np.where(known, excess, 1.0), np.inf)

@@ -34,7 +34,8 @@ class Config(DecisionSettings):
     Attributes
     ----------
     bound, release : float
-        A label starts when the evidence for it passes the first and ends below the second; nats.
+        A label starts when the evidence for it passes the first and ends below the second, or below the first
+        where that is less; nats.
     margin : float
         By how much the evidence for a class must lead that for any other one, nats.
     independent_s : float
@@ -65,11 +66,8 @@ class Config(DecisionSettings):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if not self.release <= self.bound <= self.ceiling:
-            raise ValueError(
-                f"release {self.release:g} must not exceed bound {self.bound:g}, nor that the "
-                f"ceiling {self.ceiling:g}"
-            )
+        if self.bound > self.ceiling:
+            raise ValueError(f"bound {self.bound:g} must not exceed the ceiling {self.ceiling:g}")
         return self
 
     def rule(self, active: NDArray[np.bool_], idle: int | None, hop_s: float) -> Evidence:
@@ -77,13 +75,13 @@ class Config(DecisionSettings):
         return Evidence(self, active, idle, hop_s)
 
     def at(self, bound: float) -> Self:
-        """Return the same settings with another bound, and a release that does not exceed it."""
-        return self.model_copy(update={"bound": bound, "release": min(self.release, bound)})
+        """Return the same settings with another bound."""
+        return self.model_copy(update={"bound": bound})
 
     @property
     def ends_below(self) -> float:
-        """The release."""
-        return self.release
+        """The release, or the bound where that is less."""
+        return min(self.release, self.bound)
 
     def weights(self, hop_s: float) -> tuple[float, float]:
         """Return what one hop keeps of the evidence, and the weight of its log-likelihood ratio.
@@ -117,6 +115,7 @@ class Evidence(Rule):
         self._config, self._idle = config, idle
         self._places: list[int] = np.flatnonzero(active).tolist()
         self._keep, self._weight = config.weights(hop_s)
+        self._ends_below = config.ends_below
         self._prior = config.prior_log_odds(len(self._places)) if idle is not None else 0.0
         self.reset()
 
@@ -146,9 +145,9 @@ class Evidence(Rule):
         return self._places[best] if leads else None
 
     def holds(self, label: int) -> bool:
-        """Say whether the evidence for the label is still above ``release``, and there is any."""
+        """Say whether there is evidence for the label still, and enough for it to go on."""
         found = self.evidence[self._places.index(label)]
-        return found > 0 and found >= self._config.release
+        return found > 0 and found >= self._ends_below
 
     @property
     def confidence(self) -> float:

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
 from engine.decision._rule import DecisionSettings, Rule, Share
 
@@ -18,7 +17,8 @@ class Config(DecisionSettings):
     Attributes
     ----------
     threshold, release : float
-        A label starts above the first and ends below the second; probabilities.
+        A label starts above the first and ends below the second, or below the first where that is less;
+        probabilities.
     """
 
     bound_key: ClassVar[str] = "threshold"
@@ -27,31 +27,25 @@ class Config(DecisionSettings):
     threshold: Share = 0.6
     release: Share = 0.4
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.release > self.threshold:
-            raise ValueError(f"release {self.release} must not exceed threshold {self.threshold}")
-        return self
-
     def rule(self, active: NDArray[np.bool_], _idle: int | None, _hop_s: float) -> Threshold:
         """Return a fresh rule; as `DecisionSettings.rule`."""
         return Threshold(self, active)
 
     def at(self, bound: float) -> Self:
-        """Return the same settings with another threshold, and a release that does not exceed it."""
-        return self.model_copy(update={"threshold": bound, "release": min(self.release, bound)})
+        """Return the same settings with another threshold."""
+        return self.model_copy(update={"threshold": bound})
 
     @property
     def ends_below(self) -> float:
-        """The release."""
-        return self.release
+        """The release, or the threshold where that is less."""
+        return min(self.release, self.threshold)
 
 
 class Threshold(Rule):
     """Enough speaks for the most probable class when it is above the threshold."""
 
     def __init__(self, config: Config, active: NDArray[np.bool_]) -> None:
-        self._config, self._active = config, active.tolist()
+        self._config, self._active, self._ends_below = config, active.tolist(), config.ends_below
         self._smooth: Sequence[float] = ()
         self.reset()
 
@@ -65,8 +59,8 @@ class Threshold(Rule):
         return best if self._active[best] and self._smooth[best] >= self._config.threshold else None
 
     def holds(self, label: int) -> bool:
-        """Say whether the label is still above ``release``."""
-        return self._smooth[label] >= self._config.release
+        """Say whether enough still speaks for the label that it goes on."""
+        return self._smooth[label] >= self._ends_below
 
     @property
     def confidence(self) -> float:

@@ -24,9 +24,12 @@ from pydantic import TypeAdapter, ValidationError
 from engine.decision import AnyDecision, DecisionSettings
 from offline.evaluate.played import Played
 from offline.probe.recipe import digest
+from offline.provenance import versions
 from streamer.errors import RecordingError
 
 ABOUT = "cell.json"
+OF_RECIPE = ("model", "task", "recipe")  # settings that the cells of one model share, whatever fold and seed
+PACKAGES = ("numpy", "scipy", "scikit-learn", "pyriemann", "torch", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,13 @@ class Cell:
     def done(self) -> bool:
         """Whether the answers are there, and are those that these settings give."""
         try:
-            return bool(json.loads((self.folder / ABOUT).read_text())["digest"] == self.digest)
+            return bool(self.about()["digest"] == self.digest)
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def about(self) -> dict[str, Any]:
+        """Return what is said of the answers beside them; raises where nothing is there."""
+        return dict(json.loads((self.folder / ABOUT).read_text()))
 
     def keep(self, answered: Answered) -> None:
         """Write the answers in place of whatever is there; an interruption leaves none."""
@@ -103,6 +110,7 @@ class Cell:
                 one.save(part / name / f"{number:03d}.npz")
         about = {
             "digest": self.digest,
+            "recipe": digest(json.dumps([self.settings.get(key) for key in OF_RECIPE], sort_keys=True)),
             "model": self.model,
             "seed": self.seed,
             "fold": self.fold,
@@ -110,6 +118,7 @@ class Cell:
             "notes": list(answered.notes),
             "seconds": answered.seconds,
             "temperature": answered.temperature,
+            "versions": versions(*PACKAGES),
         }
         (part / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -118,7 +127,7 @@ class Cell:
     def read(self) -> Answered:
         """Return what was kept; `RecordingError` where it is damaged."""
         try:
-            about = json.loads((self.folder / ABOUT).read_text())
+            about = self.about()
             decision: Any = TypeAdapter(AnyDecision).validate_python(about["decision"])
             return Answered(
                 played=self._group(""),

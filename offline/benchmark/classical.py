@@ -254,22 +254,18 @@ class _Seen:
     ) -> tuple[Features, Index]:
         """Return features and class of every window of these people that the protocol has answered."""
         features, labels = [], []
-        for session, first in (
-            (session, recordings.sessions(name)[0])
-            for name in people
-            for session in recordings.sessions(name)
-        ):
-            _, hops = self.hops(session, dsp)
-            rows, classes = asked(hops, session, self._task)
-            if rest_s and session is first:  # what centres is not learned from: its mean is 0 by itself
-                later = (
-                    hops.times[rows] > float(session.recording.times[0]) + rest_s + self._settings.window_s
-                )
-                rows, classes = rows[later], classes[later]
-            if len(rows):
-                found = self.features(session, dsp, hops, rows, standard)
-                features.append(found - self.usual(first, dsp, standard, rest_s) if rest_s else found)
-                labels.append(classes)
+        for sessions in map(recordings.sessions, people):
+            usual = self.usual(sessions[0], dsp, standard, rest_s) if rest_s else np.float64(0.0)
+            for place, session in enumerate(sessions):
+                _, hops = self.hops(session, dsp)
+                rows, classes = asked(hops, session, self._task)
+                if rest_s and not place:  # what centres is not learned from: its mean is 0 by itself
+                    begin = float(session.recording.times[0])
+                    later = hops.times[rows] > begin + rest_s + self._settings.window_s
+                    rows, classes = rows[later], classes[later]
+                if len(rows):
+                    features.append(self.features(session, dsp, hops, rows, standard) - usual)
+                    labels.append(classes)
         if not labels:
             raise ConfigError(
                 f"{self._settings.name}: no answer is asked for in the recordings of {', '.join(people)}."

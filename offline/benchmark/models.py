@@ -22,11 +22,13 @@ from offline.benchmark.recipe import Calibrate, Classical, Finetuned, Recipe, Tr
 from offline.evaluate.played import Played, play
 from offline.probe.recipe import digest
 from offline.probe.tasks import Session
+from offline.provenance import versions
 from streamer.errors import ConfigError
 
 SHOWN = {"name", "answer", "ours", "backbone_saw_test"}  # settings that change no answer
 APART = {"output", "card", "seed"}  # likewise, of a recipe; the seed is the benchmark's
 SIDES = ("train", "validate")
+FORMAT = 1  # of what is kept, and how it is made: cells of another one are made again
 SCORING = {"answer", "live", "smoothing_s"}  # of a protocol: changes no decision
 
 
@@ -52,6 +54,8 @@ def identity(model: Trained | Finetuned | Classical, bench: Bench, fold: Fold, s
         "model": model.model_dump(mode="json", exclude=SHOWN, by_alias=True),
         "task": task.model_dump(mode="json", exclude={"folder": {"path"}, "protocol": True}),
         "seed": seed,
+        "format": FORMAT,
+        "bcistream": versions()["bcistream"],
         "train": _prints(bench, fold.train),
         "validate": _prints(bench, fold.validate),
         "test": _prints(bench, fold.test),
@@ -198,11 +202,14 @@ def _refitted(
         return replace(answered, notes=(*answered.notes, "carries no head that could be refitted"))
     after: list[Played] = []
     before: list[Played] = []
-    for sessions in people.values():
+    notes: list[str] = []
+    for name, sessions in people.items():
         made = calibrated(bundle, backend, sessions, **settings.model_dump())
         after += made.refitted
         before += made.zero_shot
-    return replace(answered, calibrated=tuple(after), uncalibrated=tuple(before))
+        notes += [] if made.refitted else [f"{name} is not calibrated: {made.why}"]
+    notes = [*answered.notes, *notes]
+    return replace(answered, notes=tuple(notes), calibrated=tuple(after), uncalibrated=tuple(before))
 
 
 def _refuse_known(name: str, bundle: Bundle, bench: Bench, fold: Fold, sides: Sequence[str]) -> None:
@@ -218,7 +225,7 @@ def _refuse_known(name: str, bundle: Bundle, bench: Bench, fold: Fold, sides: Se
 
 
 def _prints(bench: Bench, people: Sequence[str]) -> dict[str, list[str]]:
-    return {name: list(bench.recordings.fingerprints(name)) for name in people}
+    return {name: list(bench.recordings.contents(name)) for name in people}
 
 
 def _weights(model: Finetuned) -> str:

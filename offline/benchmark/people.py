@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from offline.benchmark.recipe import Recipe
 from offline.crossval.folds import deal
 from offline.data.sources import Folder, find, select
+from offline.probe.recipe import digest
 from offline.probe.tasks import Session, read_sessions
 from streamer.errors import ConfigError
 
@@ -45,6 +47,7 @@ class Recordings:
         self._kept: dict[str, list[Session]] = {}
         self._bytes = 0
         self._fingerprints: dict[str, tuple[str, ...]] = {}
+        self._contents: dict[str, tuple[str, ...]] = {}
 
     def sessions(self, name: str) -> list[Session]:
         """Read a person's recordings, channels of the task's type only."""
@@ -52,6 +55,7 @@ class Recordings:
             return self._kept[name]
         sessions = read_sessions(self._folder, [name], self._stype, holes=True)
         self._fingerprints[name] = tuple(one.fingerprint for one in sessions)
+        self._contents[name] = tuple(f"{one.fingerprint} {_marked(one)}" for one in sessions)
         size = sum(one.recording.data.nbytes for one in sessions)
         if self._bytes + size <= KEPT_BYTES:
             self._kept[name] = sessions
@@ -63,6 +67,16 @@ class Recordings:
         if name not in self._fingerprints:
             self.sessions(name)
         return self._fingerprints[name]
+
+    def contents(self, name: str) -> tuple[str, ...]:
+        """Return what identifies each of a person's recordings and what is asked in it."""
+        self.fingerprints(name)
+        return self._contents[name]
+
+
+def _marked(session: Session) -> str:
+    marks = [(one.time, one.label, one.duration) for one in session.recording.markers]
+    return digest(json.dumps(marks))
 
 
 def folds_of(recipe: Recipe, names: tuple[str, ...], where: str) -> list[Fold]:

@@ -16,11 +16,10 @@ from offline.benchmark.tables import markdown
 from offline.evaluate.compare import holm, paired
 from offline.evaluate.plots import draw_all
 from offline.files import replacing
-from offline.provenance import machine, versions
+from offline.provenance import machine
 
 JSON, MARKDOWN = "benchmark.json", "benchmark.md"
 PICTURED = 6  # models in a picture of curves: more are a fog
-PACKAGES = ("numpy", "scipy", "scikit-learn", "pyriemann", "torch", "onnxruntime")
 
 
 def document(recipe: Recipe, folds: Sequence[Fold], cells: Sequence[Cell]) -> dict[str, Any]:
@@ -53,8 +52,17 @@ def document(recipe: Recipe, folds: Sequence[Fold], cells: Sequence[Cell]) -> di
         "differences": _differences(recipe, rows, best),
         "missing": [f"{one.model}, seed {one.seed}, fold {one.fold + 1}" for one in cells if not one.done],
         "machine": machine(),
-        "versions": versions(*PACKAGES),
+        "versions": _made_with(cells),
     }
+
+
+def _made_with(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the versions of what filled the cells: all of them, where they differ."""
+    found: dict[str, set[str]] = {}
+    for cell in cells:
+        for name, number in (cell.about().get("versions", {}) if cell.done else {}).items():
+            found.setdefault(name, set()).add(number)
+    return {name: ", ".join(sorted(numbers)) for name, numbers in found.items()}
 
 
 def write(content: dict[str, Any], folder: Path) -> None:
@@ -84,15 +92,20 @@ def _rows(recipe: Recipe, model: Model, cells: Sequence[Cell]) -> list[Row]:
 
 
 def _best(rows: Sequence[Row], recipe: Recipe) -> str | None:
-    """Return the best baseline: of the rows that are none of ours, seeds apart, the highest mean."""
+    """Return the best baseline: of the rows that are none of ours, seeds apart, the highest mean.
+
+    Of an unfinished benchmark only those that answered for as many people as any: few may be easy ones.
+    """
     ours = {model.name for model in recipe.models if model.ours}
     known = [row for row in rows if row.name not in ours and not row.together and row.mean is not None]
-    return max(known, key=lambda row: row.mean or 0.0).name if known else None
+    most = max((len(row.people()) for row in known), default=0)
+    whole = [row for row in known if len(row.people()) == most]
+    return max(whole, key=lambda row: row.mean or 0.0).name if whole else None
 
 
 def _differences(recipe: Recipe, rows: Sequence[Row], best: str | None) -> list[dict[str, Any]]:
     """Return the pairs asked for and each of ours against the best baseline, over the people of both."""
-    by_name = {row.name: row for row in rows}
+    by_name = {row.name: row for row in rows if not row.together}  # else one net is compared with several
     ours = [model.name for model in recipe.models if model.ours]
     wanted = dict.fromkeys([*recipe.compare, *((name, best) for name in ours if best is not None)])
     made = []

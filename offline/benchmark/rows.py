@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.decision import DecisionSettings
 from offline.benchmark.cells import Answered
 from offline.benchmark.recipe import Model, Task
 from offline.evaluate.decide import decide
@@ -121,14 +122,19 @@ def row_of(task: Task, model: Model, by_seed: Sequence[Sequence[Answered]], *, t
     by_seed : sequence of sequence of Answered
         Per seed, what was said in each fold.
     together : bool
-        Of all seeds as one model: the log-probabilities' mean, decided anew.
+        Of all seeds as one model: the log-probabilities' mean, decided anew as the first seed's net of that
+        fold decides.
     """
     protocol = _protocol(task, model)
-    decision = by_seed[0][0].decision
     played = [[one for cell in cells for one in cell.played] for cells in by_seed]
+    decisions = [[cell.decision for cell in cells for _ in cell.played] for cells in by_seed]
     if together:
-        played = [[_mean(same, task, by_seed[0][0]) for same in zip(*played, strict=True)]]
-    scores = tuple(score(some, task.classes, task.idle, protocol, decision=decision) for some in played)
+        same = zip(*played, strict=True)
+        played = [[_mean(some, task, own) for some, own in zip(same, decisions[0], strict=True)]]
+    scores = tuple(
+        score(some, task.classes, task.idle, protocol, decision=own)
+        for some, own in zip(played, decisions, strict=False)
+    )
     every = [cell for cells in by_seed for cell in cells]
     return Row(
         name=model.name,
@@ -155,14 +161,14 @@ def _protocol(task: Task, model: Model) -> Trials | Windows:
     return protocol
 
 
-def _mean(same: Sequence[Played], task: Task, cell: Answered) -> Played:
+def _mean(same: Sequence[Played], task: Task, decision: DecisionSettings) -> Played:
     """Return one recording as several seeds say together, decided anew."""
     first = same[0]
     logs = np.mean([one.log_probs.astype(np.float64) for one in same], axis=0)
     logs -= np.log(np.exp(logs).sum(axis=1, keepdims=True))
     valid = np.logical_and.reduce([one.valid for one in same])
     mean = replace(first, log_probs=logs.astype(np.float32), valid=valid)
-    return replace(mean, labels=decide(mean, cell.decision, task.classes, task.idle))
+    return replace(mean, labels=decide(mean, decision, task.classes, task.idle))
 
 
 def _calibrated(task: Task, protocol: Trials | Windows, cells: Sequence[Answered]) -> Table | None:

@@ -157,6 +157,8 @@ def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
     for one in (one for one in made if one.get("calibrated")):
         found = one["calibrated"]
         out.table(f"calibrated by {found['words']}: {one['bundle']}", report.calibrated(found))
+        if found["skipped"]:
+            out.result({"not calibrated": found["skipped"]})
     if content["comparisons"]:
         out.table("paired over subjects", report.comparisons(content))
     if output is not None:

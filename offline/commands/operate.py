@@ -18,7 +18,11 @@ def operate(
         Path, typer.Option("--output", "-o", help="Where the new bundle goes; may be the old one's folder.")
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of recordings of people whom the bundle does not know.")
+        Path | None,
+        typer.Option(
+            help="Folder of recordings of people whom the bundle does not know; with --played, to measure on"
+            " them what a new head gains."
+        ),
     ] = None,
     played: Annotated[
         Path | None,
@@ -46,11 +50,11 @@ def operate(
             name: value for name, value in (("clear_s", clear_s), ("early_s", early_s)) if value is not None
         }
         options = Options(protocol={"live": live})
-        if (data is None) == (played is None):
-            raise ConfigError("Give either --data, recordings to play, or --played, cells of a benchmark.")
+        if data is None and played is None:
+            raise ConfigError("Give --data, recordings to play, or --played, cells of a benchmark.")
         with bar(out, "measuring") as progress:
             if played is not None:
-                operated = operate_played(bundle, played, output, subjects, options=options)
+                operated = operate_played(bundle, played, output, subjects, data=data, options=options)
             elif data is not None:
                 operated = run(bundle, data, output, subjects, options=options, progress=progress)
         readout = operated.readout

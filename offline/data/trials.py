@@ -9,13 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.data.corpus import Recording
-from streamer.chain import Chain
-from streamer.dsp import StepConfig
-from streamer.dsp.align import Config as Align
-from streamer.dsp.montage import Config as Montage
 from streamer.errors import RecordingError
-from streamer.types import Samples, make_chunk
+from streamer.types import Samples
 
 IGNORE = -100  # hops that teach nothing: torch's own default for cross-entropy
 Span = tuple[int, int, int]
@@ -40,46 +35,6 @@ class Prepared:
     data: Samples
     spans: tuple[Span, ...]
     start_s: float = 0.0
-
-
-def prepare(
-    recording: Recording, ch_names: Sequence[str], dsp: Sequence[StepConfig], classes: Sequence[str]
-) -> Prepared:
-    """Run the bundle's DSP list over a recording from its first sample, as the engine does."""
-    data = filtered(recording, ch_names, dsp)
-    sfreq = recording.info.sfreq
-    spans = [
-        (round(m.time * sfreq), round((m.time + m.duration) * sfreq), list(classes).index(m.label))
-        for m in recording.cues(classes)
-    ]
-    return Prepared(recording.subject, data, tuple(spans))
-
-
-def filtered(recording: Recording, ch_names: Sequence[str], dsp: Sequence[StepConfig]) -> Samples:
-    """Return the recording's ``ch_names`` behind the DSP list, (n_times, n_chans)."""
-    pick = Montage(ch_names=tuple(ch_names), min_present=len(ch_names))
-    chain = Chain([pick, *dsp], recording.info)
-    times = np.arange(len(recording)) / recording.info.sfreq
-    return chain(make_chunk(recording.data, 0, times)).data
-
-
-def with_prior(
-    recordings: Iterable[Recording], ch_names: Sequence[str], dsp: Sequence[StepConfig]
-) -> tuple[StepConfig, ...]:
-    """Give an `align` step that has no prior the population's covariance at its place in the list.
-
-    The mean over recordings of the covariance at trace 1, times the median trace: no loud recording counts
-    for more than a quiet one.
-    """
-    steps = list(dsp)
-    places = [(i, step) for i, step in enumerate(steps) if isinstance(step, Align) and step.prior is None]
-    if not places:
-        return tuple(steps)
-    place, align = places[0]
-    filtered_signals = (filtered(one, ch_names, steps[:place]).astype(np.float64) for one in recordings)
-    prior = population((x.T @ x / len(x) for x in filtered_signals), align.groups)
-    steps[place] = align.model_copy(update={"prior": prior})
-    return tuple(steps)
 
 
 def population(covs: Iterable[NDArray[np.float64]], groups: int = 1) -> tuple[tuple[float, ...], ...]:

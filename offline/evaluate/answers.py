@@ -159,7 +159,7 @@ def _of_trials(played: Played, cue: Marker, protocol: Trials) -> Iterator[Index]
 
 def _of_windows(played: Played, marker: Marker, protocol: Windows) -> Iterator[Index]:
     """Windows lie as `offline.probe.tasks.spans_of` lays them; one with a hole in it has too few hops."""
-    needed = max(1, int(protocol.window_s / played.hop_s + ATOM_S) - 1) if played.hop_s else 1
+    needed = max(1, int(protocol.window_s / played.hop_s + ATOM_S) - 1)
     span = min(marker.duration, played.duration_s - marker.time) - protocol.from_s
     for i in range(int(span / protocol.window_s + ATOM_S)):
         start_s = marker.time + protocol.from_s + i * protocol.window_s

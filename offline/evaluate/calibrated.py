@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.answers import Labelled, answer_of, labelled
+from engine.answers import Labelled, answer_of, behind_rest, labelled
 from engine.backends import Backend
 from engine.bundle import Bundle
 from engine.calibrate import centred, fitted, made_of
@@ -24,6 +24,7 @@ from offline.evaluate.answers import answers
 from offline.evaluate.decide import decide
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Trials, Windows
+from offline.evaluate.rest import no_rest
 from offline.heard import Heard, heard
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError
@@ -39,6 +40,7 @@ class Calibrated:
         None: there was nothing to calibrate from, and ``why`` says so.
     zero_shot, refitted : tuple of Played
         Of the rest: trials that began before it are not asked for, of longer stretches what is left is.
+        Nothing where what was to be centred on is no rest: nobody would use that head.
     """
 
     calibration: Calibration | None
@@ -70,7 +72,7 @@ def calibrated(
     classes : sequence of str, optional
         Whose trials may be used; all by default.
     rest_s : float
-        The first so many seconds are rest that the latents are centred on.
+        The first so many seconds are rest that the latents are centred on; nothing is learned from them.
 
     Raises
     ------
@@ -78,9 +80,12 @@ def calibrated(
         The bundle carries no head that could be refitted.
     """
     source, readout = source_head(bundle), bundle.readout
+    rest_s = rest_s if seconds is None else min(rest_s, seconds)  # as live, where nothing more is heard
+    if rest_s and (why := no_rest(sessions[0], readout.classes, readout.idle, rest_s)):
+        return Calibrated(None, (), (), why)
     recordings = [heard(bundle, backend, session) for session in sessions]
     cued = answer_of(bundle.manifest.provenance).cued
-    start = _Start(bundle, recordings, seconds, trials, tuple(classes) if classes else None)
+    start = _Start(bundle, recordings, seconds, trials, tuple(classes) if classes else None, rest_s)
     made, why, head = None, "", None
     try:
         base, rested = centred(source, recordings[0].log, rest_s)
@@ -100,37 +105,11 @@ def calibrated(
     return Calibrated(made, zero_shot, zero_shot if head is None else rest(head), why)
 
 
-def calibrated_report(
-    bundle: Bundle,
-    backend: Backend,
-    people: Mapping[str, Sequence[Session]],
-    protocol: Trials | Windows,
-    **options: Any,
-) -> dict[str, Any]:
-    """Return how each person does on the rest of their recordings without and with a calibration.
-
-    Parameters
-    ----------
-    people : mapping of str to sequence of Session
-        The recordings of each, in order.
-    options
-        As of `calibrated`.
-
-    Returns
-    -------
-    dict
-        ``per_subject`` with both accuracies (balanced where windows are scored), the gain in points, whether
-        the head was kept and why; mean and worst of all.
-    """
-    rows = {
-        subject: row_of(calibrated(bundle, backend, sessions, **options), bundle, protocol)
-        for subject, sessions in people.items()
-    }
-    return summary(rows)
-
-
 def row_of(one: Calibrated, bundle: Bundle, protocol: Trials | Windows) -> dict[str, Any]:
-    """Return one person's row."""
+    """Return one person's row: both accuracies, balanced where windows are scored, and why which head.
+
+    Where nothing can be scored they are NaN, and ``because`` says why that is.
+    """
     readout = bundle.readout
 
     def right(played: tuple[Played, ...]) -> float:
@@ -147,8 +126,14 @@ def row_of(one: Calibrated, bundle: Bundle, protocol: Trials | Windows) -> dict[
         "gain_points": round(100 * (after - before), 2),
         "new_head": one.calibration is not None and one.calibration.weight is not None,
         "trials": sum(one.calibration.made_of.trials.values()) if one.calibration else 0,
-        "because": one.calibration.reason if one.calibration else one.why,
+        "because": _because(one, bool(np.isfinite(before))),
     }
+
+
+def _because(one: Calibrated, scored: bool) -> str:
+    if one.calibration is not None and scored:
+        return one.calibration.reason
+    return one.why or "nothing is asked for behind what calibrates"
 
 
 def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -176,17 +161,20 @@ class _Start:
         seconds: float | None,
         trials: int | None,
         classes: tuple[str, ...] | None,
+        rest_s: float,
     ) -> None:
         self._some: list[Labelled] = []
         self.cuts: list[float] = []
         answer, every = answer_of(bundle.manifest.provenance), bundle.readout.classes
         left_s, left = np.inf if seconds is None else seconds, trials
-        for one in recordings:
+        for number, one in enumerate(recordings):
             if left_s <= 0 or left == 0:
                 self.cuts.append(0.0)
                 continue
             before = one.begin + left_s
-            found = labelled(one.log, one.markers, every, answer, among=classes, before=before, most=left)
+            rests = rest_s > 0 and number == 0
+            markers = behind_rest(one.log, one.markers, rest_s) if rests else one.markers
+            found = labelled(one.log, markers, every, answer, among=classes, before=before, most=left)
             left = None if left is None else left - sum(found.trials.values())
             end = before if left != 0 else float(one.log.times[0]) + found.seconds
             self.cuts.append(end if end < one.end else np.inf)
@@ -215,8 +203,9 @@ class _Start:
 
 def _decided(bundle: Bundle, played: Played) -> Played:
     """Return it with the labels that the bundle's decision stage puts out."""
-    readout = bundle.readout
-    return replace(played, labels=decide(played, readout.decision, readout.classes, readout.idle))
+    readout, manifest = bundle.readout, bundle.manifest
+    paced = replace(played, every_s=manifest.graph.hop / manifest.input.sfreq)
+    return replace(paced, labels=decide(paced, readout.decision, readout.classes, readout.idle))
 
 
 def _mean(rows: Mapping[str, Mapping[str, Any]], key: str) -> float:

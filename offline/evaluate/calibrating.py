@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from streamer.components import Config
 from streamer.errors import RecordingError
 
 KEPT = "calibrated"  # sub-folder of an evaluation's folder
-FORMAT = 1  # of what is kept: another one is made again
+FORMAT = 2  # of what is kept: another one is made again
 
 
 class Settings(Config):
@@ -62,8 +63,8 @@ def evaluate_calibrated(
     Returns
     -------
     dict
-        As `offline.evaluate.calibrated.summary`, with ``settings``, and ``skipped``: people without a
-        recording that can be scored.
+        As `offline.evaluate.calibrated.summary`, with ``settings``, and ``skipped``: people who cannot be
+        scored, and why.
 
     Raises
     ------
@@ -77,14 +78,14 @@ def evaluate_calibrated(
     source = source_head(bundle)
     if settings.rest_s:
         refuse_rest(bundle, source)
-    task, rows, skipped = task_of(bundle, path, options), {}, []
+    task, rows, skipped = task_of(bundle, path, options), {}, {}
     people = find_people(task, subjects)
     with OnnxRuntime().open(bundle) as backend:
         for done, person in enumerate(people):
             progress(f"calibrating: {person.name}", done, len(people))
             sessions = scorable(bundle, task, person)
             if not sessions:
-                skipped.append(person.name)
+                skipped[person.name] = "no recording that can be scored"
                 continue
             kept = None if keep is None else _kept_as(keep, bundle, task, settings, sessions)
             row = _read(kept)
@@ -94,11 +95,10 @@ def evaluate_calibrated(
                 _write(kept, row)
             rows[person.name] = row
     scored = {name: row for name, row in rows.items() if row["zero_shot"] == row["zero_shot"]}
-    skipped += sorted(rows.keys() - scored.keys())  # nothing is left behind their calibration
+    skipped |= {name: row["because"] for name, row in rows.items() if name not in scored}
     if not scored:
-        raise RecordingError(
-            f"Nobody in {path} has labelled trials behind {_words(settings)}: calibrate on less."
-        )
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        raise RecordingError(f"Nobody in {path} can be scored behind {_words(settings)}: {why}.")
     return {
         "settings": settings.model_dump(),
         "words": _words(settings),
@@ -113,7 +113,7 @@ def _kept_as(keep: Path, bundle: Bundle, task: Task, settings: Settings, session
         "task": task.settings(),
         "protocol": task.protocol.model_dump(mode="json"),
         "settings": settings.model_dump(),
-        "recordings": [[s.fingerprint, [[m.time, m.label] for m in s.recording.markers]] for s in sessions],
+        "recordings": [[s.fingerprint, [astuple(m) for m in s.recording.markers]] for s in sessions],
         "versions": versions("onnxruntime"),
         "format": FORMAT,
     }

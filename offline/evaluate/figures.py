@@ -40,18 +40,21 @@ def agreement(truth: Index, said: Index) -> dict[str, float | None]:
 def areas(truth: Index, probabilities: Floats) -> dict[str, float | None]:
     """Return ``auroc`` and ``auc_pr`` of the second of two classes: how well it is ranked, at any bound.
 
-    None of more classes, or where one of the two does not occur.  ``auc_pr`` is average precision.
+    None of more classes, or where one of the two does not occur.  ``auc_pr`` is average precision.  A missing
+    answer is wrong, as in the accuracy: it is ranked as the surest answer of the class not asked for.
 
     Parameters
     ----------
     truth : ndarray, shape (n,), int
     probabilities : ndarray, shape (n, n_classes), float64
+        Zeros where there is no answer.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if probabilities.shape[1] != 2 or len(np.unique(truth)) != 2:
         return {"auroc": None, "auc_pr": None}
-    second = probabilities[:, 1]
+    worst = np.where(truth == 1, -1.0, 2.0)  # beyond any probability
+    second = np.where(probabilities.any(axis=1), probabilities[:, 1], worst)
     return {
         "auroc": rounded(roc_auc_score(truth, second)),
         "auc_pr": rounded(average_precision_score(truth, second)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def idle_figures(
     played: Sequence[Played],
     classes: Sequence[str],
     idle: str,
-    decision: DecisionSettings,
+    decision: DecisionSettings | Sequence[DecisionSettings],
     *,
     settle_s: float = 0.5,
     bounds: Sequence[float] = (),
@@ -46,8 +47,8 @@ def idle_figures(
 
     Parameters
     ----------
-    decision : DecisionSettings
-        What the labels were decided by: the curve varies its bound.
+    decision : DecisionSettings or sequence of them
+        What the labels were decided by, all or each recording: the curve varies its bound.
     settle_s : float
         Hops are scored from so long after each marker on.
     bounds : sequence of float
@@ -62,7 +63,8 @@ def idle_figures(
         moment, classes weighted alike.  ``nmcc``: over the same hops, of the labels as put out, none being
         idle.  ``hits``, ``wrong_side``, ``false_activations_per_min`` (averaged over people),
         ``median_time_to_decision_s`` and ``idle_minutes`` as `offline.activations` counts them; ``curve``
-        repeats them with other bounds of the decision stage, ``per_subject`` subject by subject.
+        repeats them with other bounds of the decision stage (it is empty where recordings were decided by
+        different kinds, whose bounds do not compare), ``per_subject`` subject by subject.
         ``hits_better_half``, ``false_better_half`` and ``median_s_better_half`` (also in the curve) are of
         the half of the people, rounded up, whose commands are hit most often, as counted here: who they will
         be is not known beforehand.
@@ -76,9 +78,7 @@ def idle_figures(
         **_hop_figures(played, classes, idle, settle_s),
         **_row(Tally.joined(tallies)),
         **_better_half(tallies),
-        "curve": _curve(
-            played, classes, idle, decision, _thinned(bounds) or BOUNDS[decision.bound_key], live
-        ),
+        "curve": _curve(played, classes, idle, each_of(decision, len(played)), bounds, live),
         "per_subject": {
             name: _row(Tally.joined([one for one in tallies if one.subjects == (name,)])) for name in people
         },
@@ -99,23 +99,38 @@ def _hop_figures(
     }
 
 
+def each_of(
+    decision: DecisionSettings | Sequence[DecisionSettings], n_recordings: int
+) -> list[DecisionSettings]:
+    """Return what each recording was decided by."""
+    return [decision] * n_recordings if isinstance(decision, DecisionSettings) else list(decision)
+
+
 def _curve(
     played: Sequence[Played],
     classes: Sequence[str],
     idle: str,
-    decision: DecisionSettings,
+    decisions: Sequence[DecisionSettings],
     bounds: Sequence[float],
     live: Live,
 ) -> list[dict[str, float | None]]:
     from offline.activations import Tally, tally
     from offline.redecide import redecide
 
-    labels = redecide(played, decision, bounds, classes, idle)
-    each = [tally(one, some, classes, idle, live) for one, some in zip(played, labels, strict=True)]
+    kinds = {one.bound_key for one in decisions}
+    if len(kinds) != 1:
+        return []
+    (key,) = kinds
+    bounds = _thinned(bounds) or BOUNDS[key]
+    each: list[Tally] = []
+    for own, some in groupby(zip(decisions, played, strict=True), key=lambda pair: pair[0]):
+        alike = [one for _, one in some]
+        labels = redecide(alike, own, bounds, classes, idle)
+        each += [tally(one, made, classes, idle, live) for one, made in zip(alike, labels, strict=True)]
     rows = []
     for i, bound in enumerate(bounds):
         then = [one[i] for one in each]
-        rows.append({decision.bound_key: bound, **_row(Tally.joined(then)), **_better_half(then)})
+        rows.append({key: bound, **_row(Tally.joined(then)), **_better_half(then)})
     return rows
 
 

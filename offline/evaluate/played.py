@@ -54,6 +54,8 @@ class Played:
         Of the recording.
     notes : tuple of str
         How the recording was adapted to the bundle.
+    every_s : float
+        Seconds from one decision to the next, as the decision stage had it; 0 where nobody says it.
     """
 
     subject: str
@@ -65,14 +67,20 @@ class Played:
     markers: tuple[Marker, ...]
     duration_s: float
     notes: tuple[str, ...] = ()
+    every_s: float = 0.0
 
     def __len__(self) -> int:
         return len(self.times)
 
     @property
     def hop_s(self) -> float:
-        """Seconds from one decision to the next; 0 where there are fewer than two."""
-        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
+        """Seconds from one decision to the next.
+
+        Where nobody says it, it is what stamps are apart, and of fewer than two the whole recording: never 0.
+        """
+        if self.every_s:
+            return self.every_s
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else self.duration_s
 
     def save(self, path: str | Path) -> None:
         """Write an npz without pickles; it is there whole or not at all."""
@@ -82,6 +90,7 @@ class Played:
             "markers": [[m.time, m.label, m.duration] for m in self.markers],
             "duration_s": self.duration_s,
             "notes": list(self.notes),
+            "every_s": self.every_s,
         }
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ARRAYS}
         with replacing(Path(path)) as temporary, temporary.open("wb") as stream:
@@ -100,6 +109,7 @@ class Played:
                 markers=tuple(Marker(*marker) for marker in about["markers"]),
                 duration_s=float(about["duration_s"]),
                 notes=tuple(about["notes"]),
+                every_s=float(about.get("every_s", 0.0)),  # files of before do not say it
                 **arrays,
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -166,6 +176,7 @@ def play(
         markers=tuple(recording.markers),
         duration_s=float(recording.times[-1] + 1 / recording.info.sfreq),
         notes=pipeline.notes,
+        every_s=pipeline.hop_s,
     )
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field, ValidationError
 
+from engine.adapt import fit
 from engine.bundle import Bundle
 from engine.faults import faults
 from offline.data.segments import chosen
 from offline.data.sources import Folder, Subject, find, select, subject_of
+from offline.evaluate.played import QUALITY
 from offline.evaluate.protocol import Trials, Windows, parse
 from offline.probe.tasks import Session
 from streamer.components import Config
@@ -156,10 +158,19 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
             continue
         if session.fingerprint in known:
             yield Looked(where, None, "had a part in the bundle's training", known=True)
-        elif why := fits_protocol(session, readout.classes, readout.idle, task):
+        elif why := fits_protocol(session, readout.classes, readout.idle, task) or _misfit(bundle, session):
             yield Looked(where, None, why)
         else:
             yield Looked(where, session)
+
+
+def _misfit(bundle: Bundle, session: Session) -> str:
+    """Say why the bundle cannot be fed a recording, or nothing: what `play` would find, in milliseconds."""
+    try:
+        fit(bundle, session.recording.info, QUALITY)
+    except StreamMismatch as error:
+        return str(error)
+    return ""
 
 
 def trained_on(bundle: Bundle, part: str | None = None) -> set[str]:

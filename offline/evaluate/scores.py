@@ -31,7 +31,7 @@ from offline.evaluate.figures import (
     rounded,
     spread,
 )
-from offline.evaluate.idle import idle_figures
+from offline.evaluate.idle import each_of, idle_figures
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Trials, Windows
 from streamer.types import Marker
@@ -51,7 +51,8 @@ class Scores:
     accuracy, balanced_accuracy, kappa, macro_f1 : float
         Of all answers together; one that is missing is wrong.
     auroc, auc_pr : float or None
-        Areas under both curves of the second class, where two may be answered.
+        Areas under both curves of the second class, where two may be answered; a missing answer is ranked as
+        a wrong one that nothing is surer than.
     per_subject : dict
         By name: ``accuracy``, ``balanced_accuracy``, ``n``.
     subjects : dict
@@ -100,15 +101,16 @@ def score(
     idle: str | None,
     protocol: Trials | Windows,
     *,
-    decision: DecisionSettings | None = None,
+    decision: DecisionSettings | Sequence[DecisionSettings] | None = None,
     bounds: Sequence[float] = (),
 ) -> Scores:
     """Score recordings of any number of subjects.
 
     Parameters
     ----------
-    decision : DecisionSettings, optional
-        What the labels were decided by: the curve of hits against false activations varies its bound.
+    decision : DecisionSettings or sequence of them, optional
+        What the labels were decided by, all or each recording: the curve of hits against false activations
+        varies its bound.
     bounds : sequence of float
         Of that curve; by the kind of decision where empty.
     """
@@ -238,14 +240,16 @@ def _live(
     classes: Sequence[str],
     idle: str | None,
     protocol: Trials | Windows,
-    decision: DecisionSettings,
+    decision: DecisionSettings | Sequence[DecisionSettings],
     bounds: Sequence[float],
 ) -> Table | None:
-    there = [one for one in played if len(one)]
+    pairs = zip(played, each_of(decision, len(played)), strict=True)
+    there = [(one, own) for one, own in pairs if len(one)]
     if idle is None or not there:
         return None
+    some, decisions = zip(*there, strict=True)
     return idle_figures(
-        there, classes, idle, decision, settle_s=protocol.from_s, bounds=bounds, live=protocol.live
+        some, classes, idle, decisions, settle_s=protocol.from_s, bounds=bounds, live=protocol.live
     )
 
 

@@ -43,7 +43,7 @@ def evaluate_windowed(
     Parameters
     ----------
     one : Evaluation
-        What was played, streamed.
+        What was played, streamed; nothing else is asked for.
     subjects : sequence of str, optional
         Whose recordings those are.
 
@@ -69,8 +69,9 @@ def evaluate_windowed(
         for done, person in enumerate(people):
             progress(f"windows of {person.name}", done, len(people))
             for session in scorable(bundle, one.task, person):
-                played = streamed[session.subject, session.name]
-                anew.append((played, play_windowed(bundle, backend, session, played, one.task)))
+                played = streamed.get((session.subject, session.name))
+                if played is not None:  # else the evaluation says why it was not
+                    anew.append((played, play_windowed(bundle, backend, session, played, one.task)))
     return _compared(anew, bundle.readout, one.task.protocol)
 
 

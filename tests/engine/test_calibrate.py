@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import uuid
 from pathlib import Path
@@ -16,11 +17,13 @@ from toy_head import LATENTS, source, write_headed
 from typer.testing import CliRunner
 
 from engine.answers import Answer, LatentLog, answer_of, labelled
+from engine.bundle import load
 from engine.calibrate import calibrate, centred, told
 from engine.calibrate_stream import Ask
 from engine.calibration import read
 from engine.cli import app
 from engine.config import RunConfig, parse
+from engine.config import read as read_config
 from engine.cues import Cues, plan
 from engine.head import pack
 from engine.live import Observer, run_config
@@ -111,6 +114,32 @@ def test_a_recording_calibrates(folder: Path, tmp_path: Path) -> None:
     assert made.old is not None
     answer = CliRunner().invoke(app, ["run", str(path), "--calibration", str(out), "--json"])
     assert made.words() in json.loads(answer.stdout)["calibration"]
+
+
+def test_a_run_says_what_is_not_known_of_a_calibrated_head(folder: Path, tmp_path: Path) -> None:
+    """Rates that a bundle promises with its own head, it does not promise with another."""
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    manifest = json.loads((mine / "bundle.json").read_text())
+    bound = load(mine).readout.decision.threshold
+    manifest["readout"]["operating"] = [{"false_per_min": 1.0, "bound": bound, "hits": 0.5, "wrong": 0.1}]
+    (mine / "bundle.json").write_text(json.dumps(manifest))
+    path, out, heard = tmp_path / "run.yaml", tmp_path / "me.json", []
+    path.write_text(json.dumps({"source": SUBJECT, "bundle": str(mine)}))
+    run_config(read_config(path), say=heard.append)
+    assert any("expect about 50 % of the commands" in line for line in heard)
+    kept = calibrate(parse({"source": SUBJECT, "bundle": str(mine)}, "test"), Ask())
+    assert not kept.replaces
+    other = {"weight": np.eye(LATENTS).tolist(), "bias": [0.0] * LATENTS}
+    out.write_text(json.dumps(kept.model_dump(mode="json") | other))
+    assert read(out).replaces
+    path.write_text(json.dumps({"source": SUBJECT, "bundle": str(mine), "calibration": str(out)}))
+    heard.clear()
+    run_config(read_config(path), say=heard.append)
+    checked = CliRunner().invoke(app, ["check", str(path), "--json"])
+    for said in ("\n".join(heard), checked.stdout):
+        assert "Nobody has measured what to expect with the calibrated head" in said
+        assert "expect about" not in said
 
 
 def test_the_result_is_told_class_by_class(folder: Path) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from engine.decision import Decider, DecisionConfig
 from engine.framer import Frame
@@ -90,10 +89,13 @@ def test_smoothing_is_exponential() -> None:
     assert rest[-1].probabilities[1] == pytest.approx(expected)
 
 
-def test_release_above_threshold_is_refused() -> None:
-    """Hysteresis the wrong way round is an error."""
-    with pytest.raises(ValidationError, match="must not exceed"):
-        DecisionConfig(threshold=0.5, release=0.6)
+def test_a_release_above_the_threshold_ends_at_the_threshold() -> None:
+    """Hysteresis never stands the wrong way round, and a threshold is moved there and back without loss."""
+    logits = [REST, LEFT, LEFT, REST, REST, LEFT, REST]
+    high, alike = DecisionConfig(threshold=0.5, release=0.6), DecisionConfig(threshold=0.5, release=0.5)
+    assert decide(logits, config=high) == decide(logits, config=alike)
+    assert high.at(0.9).at(0.5) == high
+    assert high.at(0.9).ends_below == 0.6
 
 
 def test_rejected_evidence_leaves_no_trace() -> None:

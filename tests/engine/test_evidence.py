@@ -207,8 +207,15 @@ def test_confidence_is_the_share_of_the_bound_that_is_there() -> None:
 
 
 def test_bounds_out_of_order_are_refused() -> None:
-    """Release above bound, or bound above ceiling, is an error."""
-    EvidenceConfig(**PLAIN.model_dump() | {"release": 2.0, "ceiling": 2.0})  # alike is in order
-    for wrong in ({"release": 3.0}, {"ceiling": 1.0}):
-        with pytest.raises(ValidationError, match="must not exceed"):
-            EvidenceConfig(**PLAIN.model_dump() | wrong)
+    """A bound that evidence cannot reach is an error."""
+    EvidenceConfig(**PLAIN.model_dump() | {"bound": 2.0, "ceiling": 2.0})  # alike is in order
+    with pytest.raises(ValidationError, match="must not exceed"):
+        EvidenceConfig(**PLAIN.model_dump() | {"ceiling": 1.0})
+
+
+def test_a_release_above_the_bound_ends_at_the_bound() -> None:
+    """A label that may begin may go on, and a bound is moved there and back without loss."""
+    rows, high = drawn(3), PLAIN.model_copy(update={"release": 3.0})
+    assert decide(rows, high) == decide(rows, PLAIN.model_copy(update={"release": 2.0}))
+    assert high.at(4.0).at(2.0) == high
+    assert high.at(4.0).ends_below == 3.0

@@ -128,6 +128,14 @@ def test_the_outlook_is_a_sentence() -> None:
     assert outlook(plain, (), plain).startswith("by threshold 0.75;")
 
 
+def test_what_the_bundles_head_did_is_no_promise_of_another() -> None:
+    """Rates were measured with the bundle's own head: with another they are no promise."""
+    said = outlook(OWN, POINTS, OWN, calibrated=True)
+    assert "with the bundle's own head that is at most 1 false activations a minute" in said
+    assert "Nobody has measured what to expect with the calibrated head" in said
+    assert "expect about" not in said
+
+
 @pytest.mark.parametrize(
     ("people", "doubt"), [(1, "measured on one person only"), (9, "measured on 9 people only"), (10, None)]
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -17,12 +19,12 @@ pytest.importorskip("pyriemann")
 
 from made_played import made
 
-from engine.decision import DecisionConfig
+from engine.decision import DecisionConfig, DecisionSettings, EvidenceConfig
 from offline.benchmark import benchmark as running
 from offline.benchmark import report, tables
 from offline.benchmark.benchmark import benchmark
 from offline.benchmark.cells import Answered
-from offline.benchmark.people import folds_of
+from offline.benchmark.people import Recordings, folds_of
 from offline.benchmark.recipe import Recipe
 from offline.benchmark.rows import row_of
 from offline.evaluate import idle
@@ -123,6 +125,22 @@ def test_what_is_done_is_not_done_again(
     models = [classical("csp_lda"), classical("mdm", window_s=2.0)]
     benchmark(recipe_of(people_dir, tmp_path, models=models))
     assert made == ["mdm"] * 3
+
+
+def test_what_is_asked_anew_is_answered_anew(people_dir: Path, tmp_path: Path) -> None:
+    """The same samples under other markers are other cells: of whoever learns, chooses or is tested there."""
+    folder = tmp_path / "people"
+    shutil.copytree(people_dir, folder)
+    recipe = recipe_of(folder, tmp_path / "out", models=[classical("mdm")], compare=[])
+    assert benchmark(recipe)["missing"] == []
+    path = folder / "P0" / "P0R1.npz"
+    with np.load(path) as file:
+        content = dict(file)
+    codes = str(content["event_codes"])
+    content["event_codes"] = codes.replace("left", "other").replace("right", "left").replace("other", "right")
+    np.savez(path, **content)
+    assert len(benchmark(recipe, report_only=True)["missing"]) == 3
+    assert benchmark(recipe)["missing"] == []
 
 
 def test_killed_in_the_middle_and_resumed_it_reports_the_same(
@@ -280,7 +298,6 @@ def test_a_backbone_that_saw_who_is_tested_is_refused_or_told(
 ) -> None:
     """Pretrained on a recording of somebody tested, it is refused; where that is allowed it is a note."""
     from offline import export_decoder, runs
-    from offline.benchmark.people import Recordings
     from offline.finetune import finetune
 
     given = {"folds": None, "split": SPLIT, "compare": []}
@@ -317,3 +334,108 @@ def test_a_head_of_ones_own_is_compared_on_the_same_stretches(tmp_path: Path) ->
     shown = tables._people([row.document()])
     assert shown[0] == {"person": "S1", "csp_lda": 0.5, "csp_lda, before": 0.5, "csp_lda, after": 1.0}
     assert tables._calibrated([row.document()])[0]["auroc_after"] == row.calibrated["auroc_after"]
+
+
+CUES = [Marker(2.0, "left_fist", 4.0), Marker(10.0, "right_fist", 4.0)]
+FIRST, SECOND, BOTH = (
+    {(2.0, 6.0): "left_fist", (10.0, 14.0): "left_fist"},
+    {(2.0, 6.0): "right_fist", (10.0, 14.0): "right_fist"},
+    {(2.0, 6.0): "left_fist", (10.0, 14.0): "right_fist"},
+)  # which of the cues are answered right
+
+
+def seed_of(
+    *people: str, said: Any = BOTH, decision: DecisionSettings | None = None, **more: Any
+) -> Answered:
+    """What one net said of these people."""
+    played = tuple(made(CUES, said, subject=name, **more) for name in people)
+    return Answered(played, decision or DecisionConfig())
+
+
+def test_several_seeds_are_compared_one_by_one(tmp_path: Path) -> None:
+    """What two nets know together is not held against one net of another kind."""
+    recipe = recipe_of(tmp_path, tmp_path)
+    names, (net, other) = [f"S{i}" for i in range(6)], recipe.models
+    seeds = [[seed_of(*names, said=FIRST, sure=0.6)], [seed_of(*names, said=SECOND, sure=0.6)]]
+    seeds[0] = [replace(seeds[0][0], played=tuple(surer_at_first(one) for one in seeds[0][0].played))]
+    rows = [row_of(recipe.task, net, seeds), row_of(recipe.task, net, seeds, together=True)]
+    rows.append(row_of(recipe.task, other, [[seed_of(*names, said=FIRST)]]))
+    assert [row.mean for row in rows] == [0.5, 1.0, 0.5]
+    (difference,) = report._differences(recipe, rows, "mdm")
+    assert difference["difference"] == 0.0
+
+
+def surer_at_first(one: Any) -> Any:
+    """Say the first half louder, the second half lower."""
+    weight = np.where(one.times < 8.0, 2.0, 0.5)[:, None]
+    logs = one.log_probs * weight
+    logs -= np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    return replace(one, log_probs=logs.astype(np.float32))
+
+
+def test_who_answered_for_fewer_people_is_not_the_best(tmp_path: Path) -> None:
+    """Of an unfinished benchmark: the few may be easy ones."""
+    recipe = recipe_of(tmp_path, tmp_path)
+    one, other = recipe.models
+    rows = [
+        row_of(recipe.task, one, [[seed_of("S1", said=BOTH)]]),
+        row_of(recipe.task, other, [[seed_of("S1", "S2", said=FIRST)]]),
+    ]
+    assert rows[0].mean == 1.0
+    assert report._best(rows, recipe) == "mdm"
+
+
+def test_everybody_is_decided_by_a_net_that_does_not_know_them(tmp_path: Path) -> None:
+    """Curves and seeds together take each fold's own decision stage, not the first one's."""
+    recipe = recipe_of(tmp_path, tmp_path)
+    quick = DecisionConfig(smoothing_s=0.0, dwell_s=0.0)
+    slow = DecisionConfig(smoothing_s=0.0, dwell_s=2.0)
+    folds = [seed_of("S1", decision=quick), seed_of("S2", decision=slow)]
+    row = row_of(recipe.task, recipe.models[0], [folds, folds], together=True)
+    assert row.scores[0].idle is not None
+    delays = {
+        name: row.scores[0].idle["per_subject"][name]["median_time_to_decision_s"] for name in ("S1", "S2")
+    }
+    assert delays == {"S1": pytest.approx(0.1), "S2": pytest.approx(2.0)}
+    (point,) = row.scores[0].idle["curve"]
+    assert point["median_time_to_decision_s"] == pytest.approx(1.05)
+    mixed = [folds[0], seed_of("S2", decision=EvidenceConfig())]
+    other = row_of(recipe.task, recipe.models[0], [mixed])
+    assert other.scores[0].idle is not None
+    assert other.scores[0].idle["curve"] == []  # bounds of different kinds do not compare
+
+
+@pytest.mark.parametrize("side", ["train", "validate"])
+@pytest.mark.parametrize("kind", ["train", "finetune"])
+def test_a_net_that_knows_who_is_tested_is_refused(
+    people_dir: Path, tmp_path: Path, tiny_bundle: Any, monkeypatch: pytest.MonkeyPatch, kind: str, side: str
+) -> None:
+    """A recording of somebody tested that it learned from, or that chose it, is found by its samples."""
+    from offline import export_decoder, runs
+    from offline.finetune import finetune
+    from offline.train import fold as folds
+
+    (tmp_path / "recipe.yaml").write_text("data: {}\n")
+    net = {"kind": "train", "name": "net", "recipe": str(tmp_path / "recipe.yaml")}
+    model = net if kind == "train" else finetuned(tmp_path, people_dir)
+    recipe = recipe_of(people_dir, tmp_path / "out", folds=None, split=SPLIT, compare=[], models=[model])
+    recordings = Recordings(recipe.task.folder, "EEG")
+
+    def knowing(person: str, folder: Path) -> Path:
+        manifest = json.loads((tiny_bundle.folder / "bundle.json").read_text())
+        manifest["provenance"]["fingerprints"] = {side: recordings.fingerprints(person)}
+        shutil.copytree(tiny_bundle.folder, folder)
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+        return folder
+
+    monkeypatch.setattr(runs, "load_run", lambda _: SimpleNamespace(fingerprints={}))
+    monkeypatch.setattr(finetune, "finetune", lambda recipe, resume: None)
+    for person, named in (("P4", "P4, who is tested"), ("P3", "")):
+        monkeypatch.setattr(folds, "train_fold", lambda *_, who=person: knowing(who, tmp_path / who))
+        monkeypatch.setattr(export_decoder, "export_decoder", lambda _, to, who=person: knowing(who, to))
+        if named:
+            with pytest.raises(ConfigError, match=named):
+                benchmark(recipe)
+            shutil.rmtree(tmp_path / "out")
+        else:
+            assert benchmark(recipe)["missing"] == []

@@ -13,6 +13,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pyriemann")
 
+from engine.manifest import InputContract
+from offline.benchmark import people
+from offline.benchmark.asked import asked
 from offline.benchmark.classical import FLOOR, Decoder, train_decoder
 from offline.benchmark.hops import behind, hops_of
 from offline.benchmark.memo import Memo
@@ -148,8 +151,6 @@ def test_a_hole_starts_everything_afresh(recordings: Recordings, task: Task) -> 
     times = whole.times.copy()
     times[1000:] += 5.0
     holed = replace(session, recording=replace(whole, times=times, breaks=(1000,)))
-    from engine.manifest import InputContract
-
     contract = InputContract(sfreq=160, unit="uV", ch_names=tuple(CHANNELS), min_present=9)
     hops = hops_of(behind(contract, "x", holed), 400, 40)
     first = int(np.flatnonzero(hops.stretch == 1)[0])
@@ -222,3 +223,98 @@ def test_hudgins_features_of_a_known_signal() -> None:
     assert crossings == pytest.approx(19 / 59)
     assert turns == pytest.approx(20 / 58)
     assert length == pytest.approx(1.0)
+
+
+class Altered:
+    """The same people, the recordings of some of them made into others."""
+
+    def __init__(
+        self, recordings: Recordings, alter: Callable[[Session], list[Session]], *names: str
+    ) -> None:
+        self._recordings = recordings
+        self._made = {
+            name: [made for one in recordings.sessions(name) for made in alter(one)] for name in names
+        }
+
+    def sessions(self, name: str) -> list[Session]:
+        return self._made.get(name) or self._recordings.sessions(name)
+
+
+def said_after_rest(
+    task: Task, recordings: Recordings, altered: Altered, rest_s: float, memo: Memo | None = None
+) -> np.ndarray:
+    """What band powers less those of one's own rest, learned from these recordings, say of somebody new."""
+    fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["band_power"] | {"past": 0})
+    decoder = train_decoder(settings, task, FOLD, altered, memo, rest_s)  # type: ignore[arg-type]
+    return decoder.play_person(recordings.sessions("P4"))[0].log_probs
+
+
+def test_whose_amplifier_is_louder_teaches_the_same(task: Task, recordings: Recordings) -> None:
+    """Who trains or validates is taken less their own rest, too: the gain of one of them is nothing."""
+
+    def said(gain: float, name: str) -> np.ndarray:
+        def alter(one: Session) -> list[Session]:
+            return [replace(one, recording=replace(one.recording, data=gain * one.recording.data))]
+
+        return said_after_rest(task, recordings, Altered(recordings, alter, name), 8.0)
+
+    alike = said(1.0, "P0")
+    np.testing.assert_allclose(said(5.0, "P0"), alike, atol=0.01)
+    np.testing.assert_allclose(said(5.0, "P3"), alike, atol=0.01)
+    assert np.exp(alike).max() > 0.6  # a temperature of features not centred would leave little of that
+
+
+def test_what_centres_a_person_is_not_learned_from(task: Task, recordings: Recordings) -> None:
+    """Nothing asked for in the rest, or in windows that hold some of it, teaches; all else does."""
+
+    def said(first_s: float, second_s: float) -> np.ndarray:
+        """Two recordings each, in which nothing is asked for until then."""
+
+        def alter(one: Session) -> list[Session]:
+            second = replace(changed(one, 0), fingerprint=f"{one.fingerprint} again")
+            pairs = (one, first_s), (second, second_s)
+            later = [[m for m in some.recording.markers if m.time >= until] for some, until in pairs]
+            return [
+                replace(some, recording=replace(some.recording, markers=tuple(markers)))
+                for (some, _), markers in zip(pairs, later, strict=True)
+            ]
+
+        altered = Altered(recordings, alter, *FOLD.train, *FOLD.validate)
+        return said_after_rest(task, recordings, altered, 9.0, memo)
+
+    memo = Memo(100)
+    every = said(0.0, 0.0)
+    np.testing.assert_array_equal(said(12.0, 0.0), every)  # the answer at 11 s is of a window from 8.5 s on
+    assert not np.allclose(said(16.0, 0.0), every)
+    assert not np.allclose(said(0.0, 4.0), every)  # the second recording does not begin with rest
+
+
+def test_a_folder_that_memory_does_not_hold_teaches_the_same(
+    task: Task, recordings: Recordings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recordings that are read again whenever they are needed are the same recordings."""
+    kept = said_after_rest(task, recordings, Altered(recordings, lambda one: [one]), 12.0)
+    monkeypatch.setattr(people, "KEPT_BYTES", 0)
+    again = Recordings(task.folder, task.stype)
+    np.testing.assert_array_equal(said_after_rest(task, again, Altered(again, lambda one: [one]), 12.0), kept)
+
+
+@pytest.mark.parametrize("end_s", [32.0, 30.0])
+def test_only_a_whole_window_of_what_was_recorded_is_an_answer(
+    recordings: Recordings, task: Task, end_s: float
+) -> None:
+    """None is asked for before a window is full, behind a hole neither, nor where the signal ends first."""
+    (session,) = recordings.sessions("P4")
+    whole, n = session.recording, round(end_s * 160)
+    times = whole.times[:n] + np.where(np.arange(n) < 2560, 0.0, 5.0)
+    markers = tuple(replace(m, time=m.time + 5.0) if m.time >= 16.0 else m for m in whole.markers)
+    torn = replace(whole, data=whole.data[:n], times=times, breaks=(2560,), markers=markers)
+    contract = InputContract(sfreq=160, unit="uV", ch_names=tuple(CHANNELS), min_present=9)
+    hops = hops_of(behind(contract, "x", replace(session, recording=torn)), 640, 40)
+    rows, labels = asked(hops, replace(session, recording=torn), task)
+    kept = [m for m in markers if m.time not in (0.0, 21.0) and m.time + 3.0 <= end_s + 5.0]
+    assert len(kept) == (6 if end_s == 32.0 else 5)
+    np.testing.assert_allclose(hops.times[rows], [m.time + 3.0 - 1 / 160 for m in kept])
+    assert [task.classes[label] for label in labels] == [m.label for m in kept]
+    assert hops.windows(rows).any(axis=1).all(), "there is signal all through"

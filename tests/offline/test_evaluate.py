@@ -19,9 +19,10 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, load
 from offline.cli import app
 from offline.evaluate.answers import answers
+from offline.evaluate.decide import decide
 from offline.evaluate.played import ARRAYS, Played, play
 from offline.evaluate.protocol import Trials
-from offline.evaluate.recordings import Options, find_people, openers, task_of
+from offline.evaluate.recordings import Options, find_people, look, openers, task_of
 from offline.evaluate.run import document_of, evaluate, evaluate_all, kept_as
 from offline.probe.tasks import Session
 from streamer.errors import BundleError, RecordingError
@@ -118,6 +119,21 @@ def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_p
     assert "no played recording" in evaluate(toy, folder, keep=tmp_path).skipped["S1/S1R1"]
 
 
+@pytest.mark.parametrize("n_hops", [0, 1])
+def test_a_recording_shorter_than_two_hops_is_no_mistake(
+    toy: Bundle, run_writer: Writer, tmp_path: Path, n_hops: int
+) -> None:
+    """It is played, kept and decided anew as the decision stage did, at the bundle's own pace."""
+    samples = n_hops * HOP + 6
+    path = tmp_path / "people" / "S" / "a.npz"
+    run_writer(path, seed=1, n_trials=1, cut_s=8 - samples / 160, channels=CHANNELS)
+    (fresh,), (played,) = (evaluate(toy, path.parent.parent, keep=tmp_path).played for _ in range(2))
+    assert (len(played), played.hop_s) == (n_hops, HOP / 160)
+    settings = toy.readout.decision
+    assert decide(played, settings, CLASSES, "rest").tolist() == played.labels.tolist()
+    assert (fresh.hop_s, answers([fresh], CLASSES, "rest", Trials()).n_cut) == (played.hop_s, 1)
+
+
 def test_other_settings_are_other_files(toy: Bundle, folder: Path, tmp_path: Path) -> None:
     """What was kept is not taken for a bundle with other decisions, or for channels under other names."""
     task = task_of(toy, folder)
@@ -169,6 +185,11 @@ def test_what_cannot_be_scored_is_said(toy: Bundle, run_writer: Writer, tmp_path
     assert (one.scores().n, one.scores().n_cut) == (5, 1)
     assert set(one.skipped) == {"S/b", "S/c", "S/d"}
     assert "execution" in one.skipped["S/b"]
+    (person,) = find_people(one.task)
+    looked = {each.where: each for each in look(toy, one.task, person, set())}
+    assert [where for where in looked if looked[where].session is not None] == ["S/a"]
+    assert {where: looked[where].why for where in one.skipped} == one.skipped
+    assert "2 channels" in one.skipped["S/c"]
 
 
 def test_other_rates_and_montages_are_adapted_and_said(

@@ -20,9 +20,8 @@ from test_probe import CHANNELS, run_folder  # noqa: E402
 
 from engine.decision import EvidenceConfig  # noqa: E402
 from offline import runs  # noqa: E402
-from offline.data.trials import with_prior  # noqa: E402
 from offline.finetune import finetune as tuning  # noqa: E402
-from offline.finetune.data import Labelled, adapted  # noqa: E402
+from offline.finetune.data import Labelled, adapted, adapted_prior  # noqa: E402
 from offline.finetune.finetune import finetune, score  # noqa: E402
 from offline.finetune.learn import choose  # noqa: E402
 from offline.finetune.recipe import Recipe, load, parse  # noqa: E402
@@ -260,7 +259,7 @@ def test_what_learns_is_what_the_mode_names() -> None:
 def test_alignment_starts_from_the_training_subjects(
     corpus_dir: Path, codec: Path, recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    """The prior is the same whoever validates, that of `with_prior`, and the signal keeps its level."""
+    """The prior is the same whoever validates, and the signal keeps its level."""
     adapt = [{"kind": "align", "update_s": 0.5}]
     one = source_of(recipe(adapt=adapt))
     other = source_of(recipe(adapt=adapt, task={"validate": ["A3"]}))
@@ -277,14 +276,12 @@ def test_alignment_starts_from_the_training_subjects(
 
 
 def test_the_prior_is_that_of_a_training(corpus_dir: Path, make_recipe: Any, tmp_path: Path) -> None:
-    """From the same recordings, `adapted` and `with_prior` make one prior."""
-    from offline.data.corpus import Corpus
-
+    """From the same recordings, fine-tuning and a training make one prior."""
     train = make_recipe(tmp_path)
     (bandpass, align) = train.dsp
-    wanted = with_prior(Corpus(corpus_dir).recordings("A1"), train.ch_names, train.dsp)
     task = parse(settings(corpus_dir, tmp_path, tmp_path / "out")).task.as_probe(160.0)
     windows = find_windows(task.model_copy(update={"train": ("A1",), "test": ("A1",)}))
+    wanted = adapted_prior(windows.sessions, Signal(train.ch_names, 160.0, train.dsp))
     found = adapted(windows.sessions, Signal(train.ch_names, 160.0, (bandpass,)), [align])
     np.testing.assert_allclose(found[1].prior, wanted[1].prior, rtol=1e-4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.bundle import Bundle, load
 from engine.head import source_head
 from engine.refit import Examples
-from offline.evaluate.calibrated import calibrated, calibrated_report
+from offline import head_gains, operate
+from offline.evaluate.calibrated import calibrated, row_of
 from offline.evaluate.played import play
 from offline.evaluate.protocol import Trials
+from offline.evaluate.recordings import protocol_of
 from offline.head_gains import _taken, measure
 from offline.head_statistics import MAX_PEOPLE, Person, attach, solved
 from offline.heard import asked_since, heard
+from offline.operate import operate_played
 from offline.probe.tasks import Session
 from streamer.errors import BundleError, EndOfStream, RecordingError
 from streamer.sources.recording import Recording
@@ -128,6 +132,29 @@ def test_what_others_gain_is_in_the_bundle(measured: Bundle) -> None:
         assert row.sd == pytest.approx(np.sqrt(2) * (row.mean - row.worst), abs=2e-3)
 
 
+def test_what_others_gain_is_of_the_temperature_that_is_used(
+    measured: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Operated to another temperature, a bundle tells gains measured at that one, or none."""
+    monkeypatch.setattr(head_gains, "strength_of", lambda _answer: 3.0)  # far enough to change an answer
+    held_out, cells = [session(5), session(6)], tmp_path / "cells"
+    cells.mkdir()
+    with OnnxRuntime().open(measured) as backend:
+        for number, one in enumerate(held_out):
+            play(measured, backend, one).save(cells / f"{number}.npz")
+    (cells / "cell.json").write_text('{"seed": 0, "temperature": 9.0}')
+    without = operate_played(measured.folder, cells, tmp_path / "without")
+    assert source_head(without).gains == ()
+    monkeypatch.setattr(operate, "_sessions", lambda *_: held_out)
+    anew = source_head(operate_played(measured.folder, cells, tmp_path / "anew", data=tmp_path))
+    with OnnxRuntime().open(without) as backend:
+        people = {one.subject: [heard(without, backend, one)] for one in held_out}
+    assert anew.gains == measure(without, source_head(without), people, protocol_of(without))
+    with OnnxRuntime().open(measured) as backend:
+        people = {one.subject: [heard(measured, backend, one)] for one in held_out}
+    assert anew.gains != measure(measured, source_head(measured), people, protocol_of(measured))
+
+
 def test_the_first_trials_calibrate_and_the_rest_is_scored() -> None:
     """Of each class the first trials are taken, and what is scored begins where the last of them ends."""
     examples = Examples(
@@ -208,10 +235,22 @@ def test_a_calibration_goes_on_in_the_next_recording(bundle: Bundle, backend: On
 
 def test_who_gives_too_little_keeps_the_head(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
     """A person without enough trials is scored with the bundle's head both times, and the report says why."""
-    report = calibrated_report(
-        bundle, backend, {"short": [session(3, 10)]}, Trials(), seconds=6.0, classes=("left_fist",)
-    )
-    row = report["per_subject"]["short"]
+    made = calibrated(bundle, backend, [session(3, 10)], seconds=6.0, classes=("left_fist",))
+    row = row_of(made, bundle, Trials())
     assert row["zero_shot"] == row["refitted"]
     assert "at least 4" in row["because"]
-    assert report["worst_points"] == 0.0
+    assert row["gain_points"] == 0.0
+
+
+def test_what_calibrates_is_never_scored(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """Of somebody whose trials all went into the head nothing is left to score, of others there is."""
+    one = heard(bundle, backend, session(5, 20))
+    seen, stop = dict.fromkeys(CLASSES, 0), 0
+    while min(seen.values()) < 2:  # until there are two of each class, the last of them just now
+        seen[one.markers[stop].label] += 1
+        stop += 1
+    assert one.markers[stop:]
+    used_up = [replace(one, markers=one.markers[:stop])]
+    assert measure(bundle, source_head(bundle), {"a": used_up, "b": used_up}, Trials()) == ()
+    (row, *_) = measure(bundle, source_head(bundle), {"a": [one], "b": [one]}, Trials())
+    assert (row.trials, row.n) == (2, 2)

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_played import CLASSES, made
+from made_played import CLASSES, HOP_S, made
 
-from engine.decision import DecisionConfig, EvidenceConfig
+from engine.decision import DecisionConfig, DecisionSettings, EvidenceConfig
+from offline.activations import asked_for_nothing
 from offline.evaluate.decide import decide
 from offline.evaluate.idle import idle_figures
-from offline.evaluate.played import Played
+from offline.evaluate.played import ARRAYS, Played
 from offline.evaluate.protocol import Live, Trials
 from offline.evaluate.scores import score
+from offline.redecide import redecide
 from streamer.types import Marker
 
 SETTINGS = DecisionConfig(smoothing_s=0, threshold=0.6, release=0.4, dwell_s=0, refractory_s=0)
@@ -144,6 +146,25 @@ def test_hops_are_scored_class_by_class() -> None:
     assert (silent["hop_balanced_accuracy"], silent["nmcc"]) == (0.3333, 0.5)
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, DecisionConfig(), EvidenceConfig(bound=0.5)])
+def test_a_recording_of_fewer_than_two_hops_is_decided(settings: DecisionSettings) -> None:
+    """Its hop, if any, gets the label of the same hop with others behind it; stamps are not asked for."""
+    whole = made([], {(0.0, 20.0): "left_fist"}, duration_s=2.0, every_s=HOP_S, sure=0.99)
+    labels = decide(whole, settings, CLASSES, "rest")
+    assert (labels >= 0).any()
+    for n in (0, 1):
+        short = first_hops(whole, n)
+        np.testing.assert_array_equal(decide(short, settings, CLASSES, "rest"), labels[:n])
+        assert len(decide(replace(short, every_s=0.0), settings, CLASSES, "rest")) == n
+    assert redecide([first_hops(whole, 1)], settings, [0.5], CLASSES, "rest")[0].shape == (1, 1)
+
+
+def first_hops(whole: Played, n: int) -> Played:
+    """The same recording, ended half a hop behind its first hops."""
+    arrays = {name: getattr(whole, name)[:n] for name in ARRAYS}
+    return replace(whole, **arrays, duration_s=(n + 0.5) * HOP_S)
+
+
 def test_deciding_anew_forgets_behind_a_hole() -> None:
     """A dwell that a hole interrupts begins again behind it, as in the pipeline."""
     whole = made([], {(0.0, 20.0): "left_fist"}, duration_s=2.0)
@@ -152,3 +173,16 @@ def test_deciding_anew_forgets_behind_a_hole() -> None:
     slow = SETTINGS.model_copy(update={"dwell_s": 0.8})
     first = [int(np.argmax(decide(one, slow, CLASSES, "rest") >= 0)) for one in (whole, torn)]
     assert first == [7, 11]
+
+
+def test_bad_signal_is_no_time_without_a_false_activation() -> None:
+    """Where nothing can be said nothing can be false: a rate is per minute of good signal."""
+    resting, fires = [Marker(0.0, "rest", 10.5)], {(9.0, 10.0): "left_fist"}
+    good = made(resting, fires, duration_s=10.5)  # settled after half a second
+    half = replace(good, valid=good.times > 5.5)
+    rates = [
+        idle_figures([one], CLASSES, "rest", SETTINGS)["false_activations_per_min"] for one in (good, half)
+    ]
+    assert rates == [pytest.approx(6, abs=1e-3), pytest.approx(12, abs=1e-3)]
+    none = asked_for_nothing(replace(good, valid=np.zeros(len(good), dtype=bool)), "rest")
+    assert not none.any()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from engine.bundle import load
 from engine.decision import DecisionConfig, EvidenceConfig
-from engine.operating import bound_for
+from engine.operating import Override, bound_for, expected, settle
 from offline.activations import Tally, asked_for_nothing, tally
 from offline.cli import app
 from offline.evaluate.decide import decide
@@ -35,10 +35,10 @@ SPAN_S, N_SPANS = 4.0, 15
 BASE = DecisionConfig(smoothing_s=0.25)
 
 
-def played(seed: int, *, strength: float = 2.0, hole: bool = False) -> Played:
+def played(seed: int, *, strength: float = 2.0, hole: bool = False, rest_every: int = 2) -> Played:
     """A minute of rest and commands in turn; log-odds that follow them, with lasting noise."""
     rng = np.random.default_rng(seed)
-    asked = ["rest" if i % 2 == 0 else str(rng.choice(CLASSES[1:])) for i in range(N_SPANS)]
+    asked = ["rest" if i % rest_every == 0 else str(rng.choice(CLASSES[1:])) for i in range(N_SPANS)]
     markers = tuple(Marker(i * SPAN_S, name, SPAN_S) for i, name in enumerate(asked))
     times = (np.arange(round(N_SPANS * SPAN_S / HOP_S)) + 1) * HOP_S
     wanted = [CLASSES.index(asked[min(int((time - 1e-9) / SPAN_S), N_SPANS - 1)]) for time in times]
@@ -124,6 +124,18 @@ def test_what_was_promised_is_decided_again(fitted: tuple[EvidenceConfig, tuple]
         assert point.false_per_min > again.rate  # an upper limit
         assert point.people == len(PLAYED)
         assert point.within == pytest.approx((again.rates <= point.false_per_min).mean())
+
+
+def test_what_was_promised_at_a_rate_is_what_a_run_decides() -> None:
+    """Where commands are so common that what ends a label lies above the bound of the usual rate, too."""
+    busy = [played(seed, strength=3.0, rest_every=3) for seed in range(16)]
+    settings, points = fit(busy, CLASSES, "rest", EvidenceConfig(refractory_s=0.25))
+    assert settings.bound < settings.release < points[0].bound
+    for point in points:
+        run = settle(settings, points, Override(false_per_min=point.false_per_min), "x")
+        again = Tally.joined([tally(p, decide(p, run, CLASSES, "rest"), CLASSES, "rest") for p in busy])
+        assert (point.hits, point.wrong) == pytest.approx((float(again.hits), float(again.wrong)), abs=1e-4)
+        assert expected(settings, points, run) is not None
 
 
 def test_points_go_one_way(fitted: tuple[EvidenceConfig, tuple]) -> None:
@@ -301,7 +313,7 @@ def test_a_bundle_is_operated_by_what_its_siblings_said(tmp_path: Path) -> None:
     for seed in range(4):
         place = cells / f"seed0_fold{seed % 2}"
         place.mkdir(parents=True, exist_ok=True)
-        (place / "cell.json").write_text(json.dumps({"temperature": (0.5, 2.0)[seed % 2] * 1.5}))
+        (place / "cell.json").write_text(cell_of(0, (0.5, 2.0)[seed % 2] * 1.5))
         as_toy(played(seed)).save(place / f"{seed:03d}.npz")
     for aside in (cells / "seed0_fold0" / "calibrated", cells / ".seed0_fold2.part"):
         aside.mkdir()
@@ -317,8 +329,7 @@ def test_a_bundle_is_operated_by_what_its_siblings_said(tmp_path: Path) -> None:
     assert load(new).readout.temperature == 1.875  # of .75 and 3
     alone = CliRunner().invoke(app, [*args[:-3], "--played", str(cells / "seed0_fold0")])
     assert json.loads(alone.stdout)["subjects"] == ["P0", "P2"]
-    for wrong, said in ((["--data", str(tmp_path), *args[-1:], str(cells)], "either --data"),
-                        ([*args[-1:], str(tmp_path / "none")], "No played recordings")):  # fmt: skip
+    for wrong, said in (([], "Give --data"), ([*args[-1:], str(tmp_path / "none")], "No played recordings")):
         refused = CliRunner().invoke(app, [*args[:-3], *wrong])
         assert refused.exit_code != 0
         assert said in refused.output
@@ -334,7 +345,7 @@ def test_without_idle_the_temperature_alone_is_taken_over(tmp_path: Path) -> Non
     as_toy(played(0)).save(cells / "000.npz")
     with pytest.raises(ConfigError, match="no idle class"):
         operate_played(folder, cells, tmp_path / "new")
-    (cells / "cell.json").write_text('{"temperature": 1.25}')
+    (cells / "cell.json").write_text(cell_of(0, 1.25))
     new = operate_played(folder, cells, tmp_path / "new").readout
     assert new == load(folder).readout.model_copy(update={"temperature": 1.25})
 
@@ -349,6 +360,31 @@ def test_what_another_recipe_said_is_refused(tmp_path: Path) -> None:
         wrong.save(tmp_path / "cells" / "000.npz")
         with pytest.raises(RecordingError, match="cells of its own recipe"):
             operate_played(folder, tmp_path / "cells", tmp_path / "new")
+
+
+def cell_of(seed: int, temperature: float, recipe: str = "a") -> str:
+    """What a benchmark says of a cell."""
+    return json.dumps({"seed": seed, "temperature": temperature, "recipe": recipe})
+
+
+def test_people_count_once_however_many_seeds_answered_for_them(tmp_path: Path) -> None:
+    """Five seeds promise what one does; cells of two recipes are told apart."""
+    graph = toy_graph()
+    folder = write_bundle(tmp_path / "toy", toy_manifest(graph), graph)
+    made = []
+    for n_seeds in (1, 5):
+        cells = tmp_path / f"{n_seeds}" / "ours"
+        for seed in range(n_seeds):
+            place = cells / f"seed{seed}_fold0"
+            place.mkdir(parents=True)
+            (place / "cell.json").write_text(cell_of(seed, 1.0 + seed))
+            for person in range(3):
+                as_toy(played(person)).save(place / f"{person:03d}.npz")
+        made.append(operate_played(folder, cells, tmp_path / f"new{n_seeds}").readout)
+    assert made[0] == made[1]
+    (cells / "seed4_fold0" / "cell.json").write_text(cell_of(4, 1.0, "another"))
+    with pytest.raises(RecordingError, match="not all of one recipe"):
+        operate_played(folder, cells, tmp_path / "new")
 
 
 def as_toy(one: Played) -> Played:

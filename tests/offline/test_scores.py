@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from made_played import CLASSES, made
 from scipy.stats import wilcoxon as scipy_wilcoxon
+from toy_bundle import toy_graph, toy_manifest, write_bundle
 
+from engine.bundle import load
 from offline.evaluate.answers import answers
-from offline.evaluate.compare import holm, paired, wilcoxon
+from offline.evaluate.compare import compare, holm, paired, wilcoxon
 from offline.evaluate.figures import (
     agreement,
     areas,
@@ -18,6 +23,8 @@ from offline.evaluate.figures import (
     reliability,
 )
 from offline.evaluate.protocol import Trials, Windows
+from offline.evaluate.recordings import task_of
+from offline.evaluate.run import Evaluation
 from offline.evaluate.scores import score
 from streamer.types import Marker
 
@@ -84,6 +91,15 @@ def test_accuracy_over_time_meets_the_score_at_its_time() -> None:
     assert max(at) == 4.0
 
 
+def test_a_trial_is_not_answered_when_it_is_over() -> None:
+    """Of a cue of two seconds and one of four, the first is asked for no longer than two."""
+    cues = [replace(CUES[0], duration=2.0), CUES[1]]
+    table = score([made(cues, SPOKEN)], CLASSES, "rest", Trials()).over_time
+    assert table is not None
+    n = dict(zip(table["seconds"], table["n"], strict=True))
+    assert [n[at_s] for at_s in (1.75, 2.0, 2.25, 4.0)] == [2, 2, 1, 1]
+
+
 def test_reliability_bins_are_of_equal_mass() -> None:
     """Four answers in two bins, by hand: gaps of .05 and .35 weigh one half each."""
     rows = reliability(np.array([0.9, 0.6, 0.8, 0.5]), np.array([True, True, False, False]), n_bins=2)
@@ -140,6 +156,22 @@ def test_comparisons_are_corrected_for_their_number() -> None:
     assert (found["better"], found["worse"], found["wilcoxon_p"]) == (3, 0, 0.25)
 
 
+def test_recordings_that_only_one_was_scored_on_are_not_compared(tmp_path: Path) -> None:
+    """On the recording that both were scored on they are equal, whatever one of them said of another."""
+    graph = toy_graph()
+    bundle = load(write_bundle(tmp_path, toy_manifest(graph), graph))
+    shared = made(CUES[:2], SPOKEN)
+    wrong = replace(made(CUES[:2], {(4.0, 8.0): "right_fist", (12.0, 16.0): "left_fist"}), name="two")
+    more, fewer = (
+        Evaluation(name, bundle, task_of(bundle, tmp_path), played)
+        for name, played in (("more", [shared, wrong]), ("fewer", [shared]))
+    )
+    for pair in ((more, fewer), (fewer, more)):
+        (row,) = compare(pair)
+        assert (row["n"], row["difference"], row["equal"]) == (1, 0.0, 1)
+    assert compare([fewer, replace(more, played=[wrong])]) == []
+
+
 def test_areas_rank_the_second_of_two_classes() -> None:
     """Every answer of the second class above every other one is 1; of three classes there is none."""
     truth = np.array([0, 0, 1, 1])
@@ -148,3 +180,27 @@ def test_areas_rank_the_second_of_two_classes() -> None:
     assert areas(truth, perfect[::-1])["auroc"] == 0.0
     assert areas(truth, np.full((4, 3), 1 / 3)) == areas(truth[:2], perfect[:2])
     assert score([made(CUES, SPOKEN)], CLASSES, "rest", Trials()).auroc == 1.0
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_an_answer_that_is_missing_is_ranked_as_a_wrong_one(silent: int) -> None:
+    """However the others are ranked: missing answers of one class cost as much as being surely wrong."""
+    rng = np.random.default_rng(4)
+    truth = np.arange(40) % 2
+    second = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0.01, 0.99)
+    probabilities = np.stack([1 - second, second], axis=1)
+    missing = (truth == silent) & (np.arange(40) < 20)
+    wrong = np.where(missing[:, None], np.eye(2)[1 - truth], probabilities)
+    found = areas(truth, np.where(missing[:, None], 0.0, probabilities))
+    assert found == areas(truth, wrong)
+    assert all(found[name] < areas(truth, probabilities)[name] for name in found)
+
+
+def test_saying_nothing_is_no_way_to_rank_well() -> None:
+    """Where the cues of one side are all without an answer, no bound tells the sides apart."""
+    played = made(CUES[:2], SPOKEN)
+    for deaf in (played.times < 10.0, played.times > 10.0):
+        said = answers([replace(played, valid=~deaf)], CLASSES, "rest", Trials())
+        assert (said.answered.sum(), said.right.sum()) == (1, 1)
+        assert areas(said.truth, said.probabilities)["auroc"] == 0.0
+    assert areas(np.array([0, 1, 1]), np.zeros((3, 2)))["auroc"] == 0.0

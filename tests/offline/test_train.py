@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ pytest.importorskip("lightning")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from engine.backends.onnxruntime import Config as OnnxRuntime  # noqa: E402
 from engine.bundle import load as load_bundle  # noqa: E402
 from offline.calibrate import fit_temperature  # noqa: E402
+from offline.evaluate.played import play  # noqa: E402
+from offline.probe.features import Signal  # noqa: E402
 from offline.run_folder import WEIGHTS  # noqa: E402
-from offline.train.data import read_material  # noqa: E402
+from offline.train.data import Side, prepare, read_material  # noqa: E402
 from offline.train.fold import train_fold  # noqa: E402
 from offline.train.recipe import load, parse  # noqa: E402
 from offline.train.run import load_model, load_run  # noqa: E402
 from offline.train.train import train  # noqa: E402
+from offline.train.validate import as_played, stepped  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -159,3 +164,23 @@ def test_temperature_undoes_a_scaling() -> None:
         3 * fit_temperature(logits, classes), rel=0.01
     )
     assert fit_temperature(logits, classes) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_training_scores_what_its_bundle_says(tiny_run: Any, tiny_bundle: Any) -> None:
+    """Stamps, probabilities and which hops count are those of a live session, behind a hole, too."""
+    recipe, model = tiny_run.recipe, load_model(tiny_run)
+    session = read_material(recipe).validate.sessions[0]
+    whole, middle = session.recording, len(session.recording.times) // 2
+    times = whole.times + np.where(np.arange(len(whole.times)) < middle, 0.0, 5.0)
+    holed = replace(session, recording=replace(whole, times=times, breaks=(middle,)))
+    for one in (session, holed):
+        stretches = prepare(one, Signal(recipe.ch_names, recipe.sfreq, tiny_run.dsp), recipe.classes)
+        side = Side((one,), (stretches,))
+        (mine,) = as_played(stepped(model, stretches), side, recipe, model.left_context, tiny_run.temperature)
+        with OnnxRuntime().open(tiny_bundle) as backend:
+            live = play(tiny_bundle, backend, one)
+        np.testing.assert_allclose(mine.times, live.times)
+        np.testing.assert_allclose(mine.log_probs, live.log_probs, atol=1e-3)
+        np.testing.assert_array_equal(mine.valid, live.valid)
+        assert (mine.valid.any(), mine.valid.all()) == (True, False)
+        assert (mine.markers, mine.duration_s) == (live.markers, live.duration_s)

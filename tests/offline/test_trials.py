@@ -11,13 +11,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.adapt import fit  # noqa: E402
-from offline.data.corpus import read  # noqa: E402
-from offline.data.trials import IGNORE, mirror, population, prepare, with_prior  # noqa: E402
+from offline.data.sources import Folder  # noqa: E402
+from offline.data.trials import IGNORE, mirror, population  # noqa: E402
+from offline.finetune.data import adapted_prior  # noqa: E402
 from offline.objectives.imagery import Config, last, log_odds, loss  # noqa: E402
+from offline.probe.features import Signal  # noqa: E402
+from offline.probe.tasks import Session, read_sessions  # noqa: E402
 from offline.train.augment import Augment, Augmenter  # noqa: E402
 from offline.train.batches import Plan  # noqa: E402
 from offline.train.cuts.trials import Config as Trials  # noqa: E402
 from offline.train.cuts.trials import TrialBatches  # noqa: E402
+from offline.train.data import prepare  # noqa: E402
 from streamer.dsp.align import Config as Align  # noqa: E402
 from streamer.dsp.bandpass import Config as Bandpass  # noqa: E402
 from streamer.errors import RecordingError  # noqa: E402
@@ -30,7 +34,12 @@ DSP = (Bandpass(low=4.0, high=30.0, order=2), Align())
 
 @pytest.fixture(scope="module")
 def prepared(corpus_dir: Path) -> list[Any]:
-    return [prepare(read(corpus_dir / "A1" / f"A1R{run}.npz"), NAMES, DSP, CLASSES) for run in (1, 2)]
+    signal = Signal(NAMES, 160.0, DSP)
+    return [one for session in sessions(corpus_dir, "A1") for one in prepare(session, signal, CLASSES)]
+
+
+def sessions(corpus: Path, subject: str) -> list[Session]:
+    return read_sessions(Folder(path=corpus), [subject], "EEG")
 
 
 def batches(prepared: list[Any], **options: Any) -> TrialBatches:
@@ -39,20 +48,21 @@ def batches(prepared: list[Any], **options: Any) -> TrialBatches:
 
 def test_training_sees_what_the_engine_would_feed(tiny_bundle: Any, corpus_dir: Path) -> None:
     """A preprocessed recording is bit for bit what the engine's chain makes of it, chunk by chunk."""
-    recording = read(corpus_dir / "A3" / "A3R1.npz")
+    session = sessions(corpus_dir, "A3")[0]
+    recording, n_times = session.recording, len(session.recording.times)
     chain = fit(tiny_bundle, recording.info).chain
     parts, start = [], 0
     for n in [7, 1, 400, 33] * 100:
         times = np.arange(start, start + n) / 160.0
-        parts.append(
-            chain(make_chunk(recording.data[start : start + n], start, times[: len(recording) - start]))
-        )
+        parts.append(chain(make_chunk(recording.data[start : start + n], start, times[: n_times - start])))
         start += n
-        if start >= len(recording):
+        if start >= n_times:
             break
     live = np.concatenate([part.data for part in parts])
     contract = tiny_bundle.manifest.input
-    np.testing.assert_array_equal(prepare(recording, contract.ch_names, contract.dsp, CLASSES).data, live)
+    signal = Signal(contract.ch_names, contract.sfreq, contract.dsp)
+    (offline,) = prepare(session, signal, CLASSES)
+    np.testing.assert_array_equal(offline.data, live)
 
 
 def test_hops_are_labelled_by_their_last_sample(prepared: list[Any]) -> None:
@@ -118,14 +128,13 @@ def test_groups_have_priors_of_their_own() -> None:
 
 def test_the_prior_is_the_populations_covariance(corpus_dir: Path) -> None:
     """An align step without a prior gets a symmetric one of the size of the signal; one with it keeps it."""
-    recordings = [read(path) for path in sorted((corpus_dir / "A1").iterdir())]
-    step = with_prior(recordings, NAMES, DSP)[1]
+    step = adapted_prior(sessions(corpus_dir, "A1"), Signal(NAMES, 160.0, DSP))[1]
     assert isinstance(step, Align)
     prior = np.array(step.prior)
     np.testing.assert_array_equal(prior, prior.T)
     assert np.linalg.eigvalsh(prior).min() > 0
     assert 10 < np.trace(prior) / 9 < 200  # µV²: sines of 4 to 14 µV in noise of 4 µV
-    assert with_prior([], NAMES, (DSP[0], step)) == (DSP[0], step)
+    assert adapted_prior([], Signal(NAMES, 160.0, (DSP[0], step))) == (DSP[0], step)
 
 
 def test_the_loss_of_members_is_that_of_each_alone() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,19 @@ def test_every_answer_is_that_of_its_window(streamed: Evaluation) -> None:
     assert found["differ"] == 0
     assert found["windowed"] == found["streamed"] == streamed.scores().accuracy
     assert found["largest_difference"] < 1e-5
+
+
+def test_what_was_not_played_is_not_asked_again(
+    tiny_bundle: Bundle, corpus_dir: Path, run_writer: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A recording with two channels of nine, and one that was not played, are left out here as well."""
+    shutil.copytree(corpus_dir / "A3", tmp_path / "people" / "A3")
+    run_writer(tmp_path / "people" / "A3" / "A3R3.npz", seed=3, channels=("C3", "C4"))
+    whole = evaluate(tiny_bundle, tmp_path / "people")
+    assert list(whole.skipped) == ["A3/A3R3"]
+    assert evaluate_windowed(whole)["n"] == whole.scores().n
+    part = replace(whole, played=whole.played[1:])
+    assert evaluate_windowed(part)["n"] == part.scores().n == whole.scores().n / 2
 
 
 def test_a_window_shorter_than_the_memory_is_noticed(streamed: Evaluation) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,18 @@ def test_the_age_of_rest_goes_on_in_the_next_recording(run: Run) -> None:
     assert [two.age_s[two.labels == k].max() for k in (0, 1)] == [2 * REST_S, 2 * TASK_S]
 
 
+def logistic_into(layer: torch.nn.Linear) -> Callable[[NDArray[np.float32], NDArray[np.int64]], None]:
+    """A fit of the layer in one step."""
+
+    def fit_layer(latents: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        found = logistic(latents, labels, 0.01, 2)
+        with torch.no_grad():
+            for place, value in zip((layer.weight, layer.bias), found, strict=True):
+                place.copy_(torch.from_numpy(value))
+
+    return fit_layer
+
+
 def test_a_few_validation_people_do_not_set_the_temperature_alone(folder: Path) -> None:
     """Labels without a meaning are not believed because the people who validate happen to fit them."""
     rng = np.random.default_rng(0)
@@ -237,12 +249,7 @@ def test_a_few_validation_people_do_not_set_the_temperature_alone(folder: Path) 
     known = [person() for _ in range(10)]
     layer = torch.nn.Linear(4, 2)
 
-    def fit_layer(latents: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-        found = logistic(latents, labels, 0.01, 2)
-        with torch.no_grad():
-            for place, value in zip((layer.weight, layer.bias), found, strict=True):
-                place.copy_(torch.from_numpy(value))
-
+    fit_layer = logistic_into(layer)
     fit_layer(*(np.concatenate(parts) for parts in zip(*((h.latents, h.labels) for h in known), strict=True)))
     lucky = person()
     with torch.no_grad():
@@ -289,3 +296,16 @@ def test_rest_too_short_is_refused(folder: Path) -> None:
     """Where the own rest is all the rest there is, the centred layer has none to learn."""
     with pytest.raises(RecordingError, match=r"lower cut\.own_rest_s"):
         train(recipe(folder, cut={"kind": "hops", "own_rest_s": REST_S}), progress=False)
+
+
+def test_what_is_learned_by_heart_does_not_make_a_layer_sure(folder: Path) -> None:
+    """Labels without a meaning are all known, and none surely: people scale a layer not fitted on them."""
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 0, 1, 1])
+    people = [Hops(rng.normal(size=(4, 80)).astype(np.float32), labels, np.arange(4.0)) for _ in range(12)]
+    layer = torch.nn.Linear(80, 2)
+    _fit(logistic_into(layer), layer, people[:10], people[10:], recipe(folder))
+    with torch.no_grad():
+        said = layer(torch.from_numpy(np.concatenate([one.latents for one in people[:10]])))
+    assert (said.argmax(dim=1).numpy() == np.tile(labels, 10)).all()
+    assert said.softmax(dim=1).max() < 0.75
