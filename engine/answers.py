@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -120,12 +120,15 @@ class Labelled:
         Trials without enough valid signal.
     seconds : float
         From the first stamp of the log to the last one used; 0 without any.
+    unknown : dict of str to int
+        Events that name no class of the bundle, in the order in which they came: how many of each.
     """
 
     examples: Examples
     trials: dict[str, int]
     left_out: int
     seconds: float
+    unknown: dict[str, int] = field(default_factory=dict)
 
 
 def labelled(
@@ -169,15 +172,19 @@ def labelled(
         seconds = max(seconds, float(times[inside][-1] - times[0]))
     width = latents.shape[1] if latents.ndim == 2 else 0
     examples = Examples(
-        np.array([row[0] for row in rows]).reshape(-1, width),
+        np.array([row[0] for row in rows]).reshape(len(rows), width),
         np.array([row[1] for row in rows], dtype=np.int64),
         np.array([row[2] for row in rows], dtype=np.int64),
     )
-    return Labelled(examples, {name: counts[name] for name in wanted if counts[name]}, left_out, seconds)
+    trials = {name: counts[name] for name in wanted if counts[name]}
+    unknown = Counter(marker.label for marker in markers if marker.label not in classes)
+    return Labelled(examples, trials, left_out, seconds, dict(unknown))
 
 
 def behind_rest(log: LatentLog, markers: Sequence[Marker], rest_s: float) -> list[Marker]:
     """Return the markers behind the rest that a log begins with: what centres is not learned from."""
+    if not rest_s:
+        return list(markers)
     times = log.times
     begin = float(times[0]) if len(times) else 0.0
     return [marker for marker in markers if marker.time >= begin + rest_s]

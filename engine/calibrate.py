@@ -17,8 +17,10 @@ from engine.calibration import Calibration, MadeOf, tied_to
 from engine.config import RunConfig
 from engine.cues import Show
 from engine.head import Head, SourceHead, source_head
+from engine.manifest import Readout
+from engine.progress import Played, unseen
 from engine.refit_choice import Choice, choose, strength_of
-from engine.session import greeting
+from engine.session import greeting, undecided
 from streamer.errors import ConfigError
 from streamer.sources.brainflow import Config as BrainFlow
 
@@ -36,6 +38,7 @@ def calibrate(
     *,
     say: Callable[[str], None] = lambda line: None,
     show: Show = lambda words, left, done: None,
+    progress: Played = unseen,
     stop: threading.Event | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Calibration:
@@ -45,6 +48,8 @@ def calibrate(
     ----------
     say, show : callable
         Receive lines for the person at the screen, and what our own cues ask for.
+    progress : callable
+        Receives how much of a recording was played, and how much there is, s.
     stop : threading.Event, optional
         Ends it without a result: `KeyboardInterrupt`.
     clock : callable, optional
@@ -63,10 +68,12 @@ def calibrate(
     source = source_head(bundle)
     _check(config, ask, bundle, source)
     with ExitStack() as stack:
-        heard = Hearing(stack, config, ask, bundle, clock or _lsl_clock(), show)
+        heard = Hearing(stack, config, ask, bundle, clock or _lsl_clock(), show, progress)
         for line in greeting(heard.session, "calibrating"):
             say(line)
         heard.listen(config, stop or threading.Event(), say)
+        if why := undecided(heard.session, config):
+            raise ConfigError(f"There is nothing to calibrate on: {why}")
         markers = heard.markers()
     base, rest_s = centred(source, heard.log, ask.rest_s)
     found = trials_of(bundle, heard.log, markers, ask)
@@ -104,7 +111,7 @@ def fitted(bundle: Bundle, base: SourceHead, found: Labelled, made: MadeOf) -> C
         choice = choose(base, readout.temperature, found.examples, readout.classes, idle, strength)
     except ConfigError as error:
         if not made.rest_s:
-            raise
+            raise ConfigError(f"{error} {_remedy(found, readout)}") from error
         reason = str(error) if found.trials else "no labelled trials were given"
         return _file(bundle, base.head, CENTRED, reason, made)
     if choice.head is not None:
@@ -185,6 +192,24 @@ def _check(config: RunConfig, ask: Ask, bundle: Bundle, source: SourceHead) -> N
         if isinstance(config.source, BrainFlow):
             what, hint = "board knows no events", "Let"
         raise ConfigError(f"The {what}, so nobody says what was done when. {hint} --cues ask for it.")
+
+
+def _remedy(found: Labelled, readout: Readout) -> str:
+    """Say what became of the trials that somebody gave, and what to do."""
+    said = []
+    if found.left_out:
+        said.append(
+            f"{found.left_out} more were left out for bad signal (an electrode, a hole, the model's "
+            "warm-up): see which channels `bcistream run` calls bad."
+        )
+    if found.unknown:
+        seen = ", ".join(f"{n} x {name}" for name, n in found.unknown.items())
+        new = next(name for name in readout.classes if name != readout.idle)
+        said.append(
+            f"Events of other names were found: {seen}. `labels: {{{next(iter(found.unknown))}: {new}}}` in "
+            "the source block of a recording renames them; in a live stream whoever sends them must."
+        )
+    return " ".join(said) or "Give more signal, or check the names of the events."
 
 
 def _file(

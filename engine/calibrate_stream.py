@@ -14,6 +14,7 @@ from engine.bundle import Bundle
 from engine.config import RunConfig
 from engine.cues import Cues, Show, Step, plan
 from engine.pipeline import Pipeline
+from engine.progress import Played, unseen
 from engine.session import CHANGED, LOST, Session, drive, interruptible
 from engine.stepping import repair_for
 from engine.telemetry import Telemetry
@@ -24,6 +25,7 @@ from streamer.sources.lsl import Config as Lsl
 from streamer.types import Decision, Marker
 
 LIVE_S = 60.0  # of labelled signal, where nobody says how much
+TRIAL_S, PAUSE_S = 4.0, 3.0  # of our own cues, where nobody says how long
 REST_MORE_S = 1.0  # behind a rest that nothing follows: it begins at the first hop
 
 
@@ -54,8 +56,8 @@ class Ask:
     classes: tuple[str, ...] | None = None
     rest_s: float = 0.0
     cues: bool = False
-    trial_s: float = 4.0
-    pause_s: float = 3.0
+    trial_s: float = TRIAL_S
+    pause_s: float = PAUSE_S
     seed: int = 0
 
 
@@ -78,6 +80,7 @@ class Hearing:
         bundle: Bundle,
         clock: Callable[[], float],
         show: Show,
+        progress: Played = unseen,
     ) -> None:
         assert bundle.readout.latent is not None
         self.log = LatentLog(bundle.readout.latent)
@@ -93,10 +96,14 @@ class Hearing:
         telemetry = Telemetry(pipeline.hop_s)
         self.session = Session(pipeline, self._feed, [self], telemetry, source.live, backend.name)
         self._done = threading.Event()
+        self._seconds = 0.0 if source.live else (source.n_times or 0) / source.info.sfreq
+        self._progress = progress
 
     def write(self, decision: Decision) -> None:
         """Take one decision, and see whether there is enough."""
         self.log.write(decision)
+        if self._seconds:
+            self._progress(self._feed.counters.samples_in / self._feed.info.sfreq, self._seconds)
         if self._cues is not None:
             self._cues.look(self._clock())
             if self._cues.over:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -75,6 +77,12 @@ class Tied(Config):
     name: str
     version: str
     identity: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+def personal(bundle: Bundle, calibration: Calibration | None) -> bool:
+    """Say whether one person's head or filters decide, not what the bundle's rates were measured with."""
+    own = calibration is not None and calibration.replaces
+    return own or "personal" in bundle.manifest.provenance
 
 
 class Calibration(Config):
@@ -201,13 +209,49 @@ def read(path: str | Path) -> Calibration:
         raise ConfigError(f"Calibration {path} has faults:\n{faults(error)}") from error
 
 
-def write(calibration: Calibration, path: str | Path) -> None:
-    """Write the file whole or not at all."""
+def check_place(path: str | Path) -> None:
+    """Refuse a place that a calibration cannot be written to, before anybody's trials are; `ConfigError`.
+
+    Nothing is left there: a folder that does not exist is made when there is something to write.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = target.with_name(f".{target.name}.part")
+    with _written(path):
+        if target.is_dir():
+            raise ConfigError(
+                f"{path} is a folder: give the name of a file in it, such as {target / 'me.json'}."
+            )
+        folder = next(one for one in target.absolute().parents if one.exists())
+        if not folder.is_dir():
+            raise ConfigError(f"{path} cannot be a file: {folder} is no folder. Give another place.")
+        half = folder / _half(target).name
+        half.touch()  # permissions alone do not tell: a file system may be read-only, or take no files
+        half.unlink()
+
+
+def write(calibration: Calibration, path: str | Path) -> None:
+    """Write the file whole or not at all; `ConfigError` where it cannot be written."""
+    target = Path(path)
+    half = _half(target)
+    with _written(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            half.write_text(calibration.model_dump_json(indent=1) + "\n")
+            half.replace(target)
+        finally:
+            half.unlink(missing_ok=True)
+
+
+def _half(target: Path) -> Path:
+    """Return where the file is until it is whole."""
+    return target.with_name(f".{target.name}.part")
+
+
+@contextmanager
+def _written(path: str | Path) -> Iterator[None]:
+    """Say what went wrong of the path that was given, not of the file that is half written."""
     try:
-        half.write_text(calibration.model_dump_json(indent=1) + "\n")
-        half.replace(target)
-    finally:
-        half.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}. Give another place for the calibration."
+        ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.adapt import fit
 from engine.bundle import Bundle, load
+from engine.calibration import personal
 from engine.calibration import read as read_calibration
 from engine.config import (
     COMMANDS,
@@ -22,6 +23,7 @@ from engine.config import (
 from engine.listen import check as check_codes
 from engine.operating import outlook, settle
 from engine.pipeline import Pipeline
+from engine.recorded import from_file
 from engine.token_stream import TokenInfo, from_lsl
 from engine.tokens import Tokenizer, outputs_of
 from streamer.errors import ConfigError
@@ -69,10 +71,7 @@ def check(config: SessionConfig, file: Path | None = None) -> dict[str, Any]:
             raise ConfigError("A recording holds no codes: leave out --file to check what is listened to.")
         return _listened(config, bundle)
     assert isinstance(config, SignalConfig)
-    if file is not None:
-        from streamer.sources.recording import Config as Recording
-
-        config = config.model_copy(update={"source": Recording(path=file)})
+    config = from_file(config, file)
     if isinstance(config, TokensConfig):
         return _coded(config, bundle)
     assert isinstance(config, RunConfig)
@@ -100,8 +99,8 @@ def _decided(config: RunConfig, bundle: Bundle) -> dict[str, Any]:
         pipeline = Pipeline(
             bundle, backend, info, quality=config.quality, decision=settings, calibration=calibration
         )
-        own = calibration is not None and calibration.replaces
-        decides = {"decides": outlook(readout.decision, readout.operating, settings, calibrated=own)}
+        own = personal(bundle, calibration)
+        decides = {"decides": outlook(readout.decision, readout.operating, settings, personal=own)}
         return _answer("run", info, backend.name) | pipeline.describe() | decides
 
 

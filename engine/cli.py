@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import typer
 
 from engine.bench.command import bench
 from engine.output import Output
+from engine.recorded import from_file, parse_speed
 from streamer.errors import ConfigError
-
-if TYPE_CHECKING:
-    from engine.config import SignalConfig
-
-Taking = TypeVar("Taking", bound="SignalConfig")
 
 app = typer.Typer(
     help="Runs biosignal models on live EEG and EMG: one causal step per hop, live equal to offline.",
@@ -28,12 +24,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Seconds = Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds.")]
 
 File = Annotated[
-    Path | None, typer.Option(help="Take this recording instead of the config's source, without LSL.")
+    Path | None,
+    typer.Option(
+        help="Take this recording instead of the config's source, without LSL; what its block says of the "
+        "signal holds: channels, unit, labels."
+    ),
 ]
-Speed = Annotated[str, typer.Option(help="With --file: 1 for real time, or any factor, or 'max'.")]
+Speed = Annotated[
+    str | None, typer.Option(help="With --file: 1 for real time, or any factor, or 'max', the default.")
+]
 ChunkRows = Annotated[int | None, typer.Option("--chunk", min=1, help="With --file: samples per chunk.")]
 Holes = Annotated[
-    Literal["split", "repeat"],
+    Literal["split", "repeat"] | None,
     typer.Option(
         help="With --file, where it keeps the beginning of every epoch only: repeat fills the rest."
     ),
@@ -51,9 +53,9 @@ def main() -> None:
 def run_command(
     config: ConfigPath,
     file: File = None,
-    speed: Speed = "max",
+    speed: Speed = None,
     chunk: ChunkRows = None,
-    holes: Holes = "split",
+    holes: Holes = None,
     seconds: Seconds = None,
     calibration: Annotated[
         Path | None, typer.Option(help="File of `bcistream calibrate`; instead of the config's.")
@@ -89,8 +91,9 @@ def run_command(
 def tokens(
     config: ConfigPath,
     file: File = None,
-    speed: Speed = "max",
+    speed: Speed = None,
     chunk: ChunkRows = None,
+    holes: Holes = None,
     seconds: Seconds = None,
     json: Json = False,
 ) -> None:
@@ -100,7 +103,7 @@ def tokens(
 
     out = Output(json)
     with out.errors():
-        settings = from_file(read_as(TokensConfig, config), file, speed, chunk)
+        settings = from_file(read_as(TokensConfig, config), file, speed, chunk, holes)
         report = run_tokens(settings, seconds=seconds, say=out.say)
     _finish(out, report)
 
@@ -128,6 +131,10 @@ def replay(
     wait_s: Annotated[
         float, typer.Option(help="Wait so long for somebody to listen before the first sample.")
     ] = 30.0,
+    holes: Annotated[
+        Literal["split", "repeat"],
+        typer.Option(help="Where the file keeps the beginning of every epoch only: repeat fills the rest."),
+    ] = "split",
     json: Json = False,
 ) -> None:
     """Play a recording as an LSL stream, its events as a second one called NAME-markers."""
@@ -135,7 +142,10 @@ def replay(
 
     out = Output(json)
     with out.errors():
-        out.result(play(file, parse_speed(speed), name, stream, wait_s, progress=not json, say=out.say))
+        speed_factor = parse_speed(speed)
+        out.result(
+            play(file, speed_factor, name, stream, wait_s, holes=holes, progress=not json, say=out.say)
+        )
 
 
 @app.command()
@@ -160,6 +170,7 @@ def calibrate(
     config: ConfigPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the calibration goes, JSON.")],
     file: File = None,
+    holes: Holes = None,
     seconds: Annotated[
         float | None,
         typer.Option(min=1.0, help="Of signal; default: all of a recording, a minute of a live stream."),
@@ -174,25 +185,33 @@ def calibrate(
         float, typer.Option(min=0.0, help="The first so many seconds are rest; centres the latents.")
     ] = 0.0,
     cues: Annotated[bool, typer.Option("--cues", help="Say in the terminal what to do when.")] = False,
-    trial_s: Annotated[float, typer.Option(min=1.0, help="With --cues: seconds of a trial.")] = 4.0,
-    pause_s: Annotated[float, typer.Option(min=1.0, help="With --cues: seconds between trials.")] = 3.0,
+    trial_s: Annotated[
+        float | None, typer.Option(min=1.0, help="With --cues: seconds of a trial; default: 4.")
+    ] = None,
+    pause_s: Annotated[
+        float | None, typer.Option(min=1.0, help="With --cues: seconds between trials; default: 3.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Refit the decoder's head to one person from labelled trials; kept only where it is better."""
     from engine.calibrate import calibrate as listen_and_refit
     from engine.calibrate import told
-    from engine.calibrate_stream import Ask
-    from engine.calibration import write
+    from engine.calibrate_stream import PAUSE_S, TRIAL_S, Ask
+    from engine.calibration import check_place, write
     from engine.config import read
+    from engine.progress import progress_bar
     from engine.prompt import prompt
 
     out = Output(json)
     names = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
-    ask = Ask(seconds, trials, names, rest, cues, trial_s, pause_s)
+    ask = Ask(seconds, trials, names, rest, cues, trial_s or TRIAL_S, pause_s or PAUSE_S)
     with out.errors():
-        settings = from_file(read(config), file, "max", None)
-        with prompt(cues) as show:
-            made = listen_and_refit(settings, ask, say=out.say, show=show)
+        if not cues and (trial_s or pause_s):
+            raise ConfigError("--trial-s and --pause-s go with --cues; markers have times of their own.")
+        check_place(output)
+        settings = from_file(read(config), file, None if file is None else "max", holes=holes)
+        with prompt(cues) as show, progress_bar("calibrate", not (json or cues)) as progress:
+            made = listen_and_refit(settings, ask, say=out.say, show=show, progress=progress)
         write(made, output)
         out.result({**told(made), "written": str(output), "use": f"calibration: {output} in {config.name}"})
 
@@ -290,39 +309,12 @@ def compile_command(
         out.result(compile_bundle(bundle, backend, settings, say=out.say))
 
 
-def from_file(
-    settings: Taking, file: Path | None, speed: str, chunk: int | None, holes: Holes = "split"
-) -> Taking:
-    """Return the settings with a recording as their source, if one is given."""
-    if file is None:
-        if speed != "max" or chunk is not None or holes != "split":
-            raise ConfigError("--speed, --chunk and --holes go with --file; a live stream has its own.")
-        return settings
-    from streamer.sources.recording import Config as Recording
-
-    source = Recording(path=file, speed=parse_speed(speed), chunk=chunk, holes=holes)
-    return settings.model_copy(update={"source": source})
-
-
 def _finish(out: Output, report: dict[str, Any]) -> None:
     """Print the report; a stream that was lost or changed is a failure."""
     from engine.session import CHANGED, LOST
 
     out.result(report)
     raise SystemExit(1 if report["ended"] in (LOST, CHANGED) else 0)
-
-
-def parse_speed(text: str) -> float | Literal["max"]:
-    """Return a positive factor or ``"max"``; ConfigError otherwise."""
-    if text == "max":
-        return "max"
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise ConfigError(f"--speed is a positive number or 'max', not {text!r}.")
-    return factor
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.bundle import load
 from engine.calibration import check as check_calibration
+from engine.calibration import personal
 from engine.calibration import read as read_calibration
 from engine.config import RunConfig
 from engine.operating import outlook, settle
@@ -76,8 +77,8 @@ def run_config(
         session = Session(pipeline, samples, sinks, telemetry, source.live, backend.name)
         for line in greeting(session, _first(pipeline)):
             say(line)
-        own = calibration is not None and calibration.replaces
-        say(f"decides  {outlook(readout.decision, readout.operating, settings, calibrated=own)}")
+        own = personal(bundle, calibration)
+        say(f"decides  {outlook(readout.decision, readout.operating, settings, personal=own)}")
         if calibration is not None:
             say(f"calibrated  {calibration.words()}")
         ended = drive(session, config, stop=stop, seconds=seconds, say=say, clock=clock)

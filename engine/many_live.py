@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from engine.bundle import load
+from engine.bundle import Bundle, load
+from engine.calibration import Calibration, personal
 from engine.calibration import check as check_calibration
 from engine.calibration import read as read_calibration
 from engine.config import ManyConfig
+from engine.decision import DecisionSettings
 from engine.live import counts, decision_info
 from engine.many import Many
 from engine.operating import outlook, settle
@@ -99,14 +101,25 @@ def run_many(
             session = Session(pipeline, samples, receivers, telemetry, source.live, backend.name)
             streams.append(_Stream(name, session, telemetry, config, seconds, say))
         _greet(streams, say)
-        say(f"decides  {outlook(readout.decision, readout.operating, settings)}")
-        named = zip(config.names, heads, strict=True)
-        if calibrated := [name for name, head in named if head is not None and head.replaces]:
-            told = outlook(readout.decision, readout.operating, settings, calibrated=True)
-            say(f"decides  {', '.join(calibrated)}: {told}")
+        for line in _outlooks(bundle, settings, dict(zip(config.names, heads, strict=True))):
+            say(line)
         with low_latency(), prioritised(config.realtime, config.cores, say):
             _drive(many, streams, arrived, stop, clock or lsl_clock())
     return _report(many, streams)
+
+
+def _outlooks(
+    bundle: Bundle, settings: DecisionSettings, heads: Mapping[str, Calibration | None]
+) -> Iterator[str]:
+    """Yield what to expect of the streams, and of those with a head of their own."""
+    readout = bundle.readout
+    own = [name for name, head in heads.items() if personal(bundle, head)]
+    groups = {False: [name for name in heads if name not in own], True: own}
+    for made_own, names in groups.items():
+        if names:
+            whose = "" if len(names) == len(heads) else f"{', '.join(names)}: "
+            told = outlook(readout.decision, readout.operating, settings, personal=made_own)
+            yield f"decides  {whose}{told}"
 
 
 def _opened(configs: Sequence[SourceConfig]) -> list[Source]:

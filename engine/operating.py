@@ -172,7 +172,7 @@ def expected(
 ) -> OperatingPoint | None:
     """Return what was measured at the bound in use; None where it was not, or with other settings."""
     bound = float(getattr(used, used.bound_key))
-    same = used.model_copy(update={"max_invalid": own.max_invalid})
+    same = used.model_copy(update={name: getattr(own, name) for name in ("max_invalid", *used.labels_ignore)})
     if not points or same != own.at(bound):
         return None
     ordered = sorted(points, key=lambda point: point.bound)
@@ -201,7 +201,7 @@ def outlook(
     points: Sequence[OperatingPoint],
     used: DecisionSettings,
     *,
-    calibrated: bool = False,
+    personal: bool = False,
 ) -> str:
     """Say by what a run decides and what to expect of it, for the person at the screen.
 
@@ -211,16 +211,16 @@ def outlook(
         The bundle's.
     used : DecisionSettings
         The run's.
-    calibrated : bool
-        A head of one's own decides: what was measured, was so with the bundle's.
+    personal : bool
+        A head or filters of one person's decide: what was measured, was so without.
     """
     by = f"by {used.kind} {getattr(used, used.bound_key):.3g}"
     point = expected(own, points, used)
-    if point is not None and calibrated:
+    if point is not None and personal:
         return (
-            f"{by}; with the bundle's own head that is at most {point.false_per_min:.2g} false activations a "
-            "minute on average over people. Nobody has measured what to expect with the calibrated head: "
-            "watch your own rate before you trust it"
+            f"{by}; before it was made yours that was at most {point.false_per_min:.2g} false activations a "
+            "minute on average over people. Nobody has measured what to expect since: watch your own rate "
+            "before you trust it"
         )
     if point is None:
         return f"{by}; nobody has measured what to expect of it"

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+from engine.progress import progress_bar
 from streamer.player import Player
 from streamer.sources.recording import Config as Recording
+from streamer.sources.recording import Holes
 
 
 def replay(
@@ -19,11 +19,12 @@ def replay(
     stream: str | None,
     wait_s: float,
     *,
+    holes: Holes = "split",
     progress: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Play a recording and its markers over LSL; return what was sent."""
-    config = Recording(path=file, stream=stream)
+    config = Recording(path=file, stream=stream, holes=holes)
     with (
         config.open() as source,
         Player(source, name=name or file.stem, speed=speed, wait_s=wait_s) as player,
@@ -33,12 +34,6 @@ def replay(
             f"stream {player.name!r}: {info.n_chans} {info.stype} channels, {info.sfreq:g} Hz; events as "
             f"'{player.name}-markers'; waiting up to {wait_s:g} s for a listener"
         )
-        columns = (
-            TextColumn("replay"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f} of {task.total:.0f} s"),
-        )
-        with Progress(*columns, TimeRemainingColumn(), disable=not progress) as bar:
-            task = bar.add_task("replay", total=(source.n_times or 0) / info.sfreq)
-            player.run(on_progress=lambda seconds: bar.update(task, completed=seconds))
+        with progress_bar("replay", progress) as bar:
+            player.run(on_progress=lambda seconds: bar(seconds, source.seconds))
     return {"stream": player.name, "samples_out": player.samples_out, "markers_out": player.markers_out}

@@ -25,6 +25,7 @@ from engine.telemetry import Timing
 from engine.watch import Watch
 from streamer.acquire import Feed
 from streamer.errors import StreamLost, StreamMismatch
+from streamer.sources.recording import Config as Recording
 
 SWITCH_INTERVAL_S = (
     5e-4  # one busy Python thread takes p50 from 0.5 to 5-21 ms at the default 5 ms, to 1 ms here
@@ -126,7 +127,29 @@ def drive(
             return LOST if isinstance(error, StreamLost) else CHANGED, str(error)
     if stop.is_set():
         return "stopped", ""
-    return ("time is up" if done.over else "end of stream"), ""
+    return ("time is up" if done.over else "end of stream"), undecided(session, config, results)
+
+
+def undecided(session: Session[T], config: SessionConfig, results: str = "decisions") -> str:
+    """Say why a session gave no result at all; nothing where it gave one."""
+    if session.telemetry.latency.n:
+        return ""
+    info, holes = session.feed.info, session.pipeline.resets
+    said, needed = f"{info.name!r} gave no {results}", f"{session.pipeline.hop_s:.3g} s"
+    if not holes:
+        came = session.feed.counters.samples_in / info.sfreq
+        return f"{said}: {came:.3g} s of signal came, and the first takes {needed}."
+    source = getattr(config, "source", None)
+    advice = ""
+    if isinstance(source, Recording) and source.holes == "split":
+        advice = (
+            " Where it keeps the beginning of every epoch only, `--holes repeat` (`holes: repeat` in the "
+            "source block) fills each hole by repeating what comes before it."
+        )
+    return (
+        f"{said}: it has {holes} holes, behind each of which the model starts afresh, and nothing between "
+        f"them lasts the {needed} that the first takes.{advice}"
+    )
 
 
 def report(session: Session[T], ended: tuple[str, str], counts: Mapping[str, Any]) -> dict[str, Any]:

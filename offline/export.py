@@ -16,6 +16,7 @@ from engine.bundle import load as load_bundle
 from engine.head import Head
 from engine.manifest import PRODUCTS
 from offline.card import CARD
+from offline.export_folder import refuse_other
 from offline.export_graph import (
     GRAPH_FILE,
     OPSET,
@@ -61,9 +62,12 @@ def export(run: Run, folder: str | Path, *, probe: Array | None = None, model: A
 
     Raises
     ------
+    ConfigError
+        The folder holds another bundle, or cannot be written.
     BundleError
         The graph does not compute what the model computes: nothing is written.
     """
+    refuse_other(Path(folder), run.recipe.card.name)
     n_chans = run.recipe.model.n_chans
     model = streamlined(load_model(run) if model is None else model, n_chans)
     graph_bytes, graph = export_step(model, n_chans)
@@ -80,9 +84,12 @@ def export_run(run: Run, folder: str | Path) -> Bundle:
 
     Raises
     ------
+    ConfigError
+        As `export`.
     BundleError
         As `export`; or the logits are not linear in the latent.
     """
+    refuse_other(Path(folder), run.recipe.card.name)
     bundle = export(run, folder, probe=real_probe(run))
     try:
         sessions, held_out = training_sessions(run.recipe), validation_sessions(run.recipe)

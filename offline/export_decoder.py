@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.bundle import Bundle, Graph
 from offline.export import TOOLS, write
+from offline.export_folder import refuse_other
 from offline.export_graph import Array, check_parity, export_step, probes
 from offline.export_part import NOISE_UV
 from offline.finetune.data import Labelled
@@ -33,11 +34,12 @@ def export_decoder(run_folder: str | Path, out_folder: str | Path) -> Bundle:
     Raises
     ------
     ConfigError
-        No such run, or its weights are damaged.
+        No such run, or its weights are damaged; or the folder holds another bundle, or cannot be written.
     BundleError
         The graph does not compute what the model computes: nothing is written.
     """
     run, model = load_run(run_folder), load_model(run_folder)
+    refuse_other(Path(out_folder), run.recipe.card.name)
     graph_bytes, graph = export_step(model, model.n_chans)
     signals = [*probes(model, model.n_chans, graph, NOISE_UV), *_recorded(run, model.hop)]
     check_parity(model, graph_bytes, graph, signals)

@@ -21,6 +21,7 @@ from offline import run_folder
 from offline.blocks.scale import RunningScale
 from offline.data.shards import ShardSet
 from offline.export import TOOLS, write
+from offline.export_folder import refuse_other
 from offline.export_graph import Array, check_parity, export_step, per_channel, probes
 from offline.provenance import versions
 from offline.runs import PretrainRun, load_run, load_system
@@ -58,12 +59,14 @@ def export_part(
     Raises
     ------
     ConfigError
-        No such run or part, or a montage for a part that takes any.
+        No such run or part, or a montage for a part that takes any; or the folder holds another bundle, or
+        cannot be written.
     BundleError
         The graph does not compute what the part computes: nothing is written.
     """
     run, system = load_run(folder), load_system(folder)
     module = choose(system, part)
+    refuse_other(Path(out_folder), _name(run, system, part))
     names = _montage(run, module, part, ch_names)
     if names:
         module = _located(module, names, run.stype)
@@ -182,9 +185,8 @@ def _manifest(
     card, product = run.recipe.card, _product(graph)
     decodes = product == "signal"
     samples = next(tensor.shape[-1] for tensor in graph.outputs if tensor.name == product)
-    main = part == "tokenizer" or len(system.parts()) == 1
     return {
-        "name": card.name if main else f"{card.name}-{part}",
+        "name": _name(run, system, part),
         "title": card.title if product == "codes" else f"{card.title}: {WHAT[product]}",
         "system": run.recipe.system.kind,
         "input": {
@@ -200,6 +202,12 @@ def _manifest(
         **_block(run, system, module, graph),
         "provenance": _provenance(run),
     }
+
+
+def _name(run: PretrainRun, system: System, part: str) -> str:
+    """Return what the bundle of a part is called."""
+    main = part == "tokenizer" or len(system.parts()) == 1
+    return run.recipe.card.name if main else f"{run.recipe.card.name}-{part}"
 
 
 def _block(run: PretrainRun, system: System, module: nn.Module, graph: Graph) -> dict[str, Any]:

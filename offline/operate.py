@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +16,18 @@ from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
 from offline.activations import Tally, tally
 from offline.cells_played import read_played, temperature_of
+from offline.evaluate.namesakes import namesakes, told
 from offline.evaluate.played import Played, play
 from offline.evaluate.protocol import Live
 from offline.evaluate.recordings import Options, find_people, look, protocol_of, task_of, trained_on
+from offline.evaluate.renaming import refuse_unused
+from offline.export_folder import carry_training, refuse_other
 from offline.head_statistics import measured_anew
 from offline.operating import CONFIDENCE, fit
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError, RecordingError
 
+PEOPLE = "not trained on; those that validated the bundle may be among them"
 Progress = Callable[[str, int, int], None]
 
 
@@ -59,19 +64,22 @@ def operate(
     Raises
     ------
     ConfigError
-        The bundle has no idle class, so nothing that it says is false.
+        The bundle has no idle class, so nothing that it says is false; the output is another bundle's folder
+        or cannot be written; or a new name for what no recording has.
     RecordingError
         No recording that it can be measured on.
     """
     bundle = _with_idle(reference)
-    sessions = _sessions(bundle, data, subjects, options)
+    refuse_other(Path(output), bundle.manifest.name)
+    sessions, said = _sessions(bundle, data, subjects, options)
     played: list[Played] = []
     with OnnxRuntime().open(bundle) as backend:
         for done, session in enumerate(sessions):
             progress(session.subject, done, len(sessions))
             played.append(play(bundle, backend, session))
     progress("", len(sessions), len(sessions))
-    return _operated(bundle, played, "this bundle", Path(data), Path(output), options)
+    said = {"decisions_of": "this bundle", "people": PEOPLE, **said}
+    return _operated(bundle, played, said, Path(data), Path(output), options)
 
 
 def operate_played(
@@ -103,6 +111,7 @@ def operate_played(
     The others, and what is raised, are as for `operate`.
     """
     bundle = load(reference)
+    refuse_other(Path(output), bundle.manifest.name)
     temperature = temperature_of(Path(folder))
     if bundle.readout.idle is None and temperature is None:
         _with_idle(reference)  # there is nothing to take over
@@ -111,10 +120,11 @@ def operate_played(
     if temperature is not None:
         bundle = _with_temperature(bundle, temperature)
         if bundle.readout.head is not None:
-            head = measured_anew(bundle, [] if data is None else _sessions(bundle, data, None, options))
+            head = measured_anew(bundle, [] if data is None else _sessions(bundle, data, None, options)[0])
     if bundle.readout.idle is None:
         return _write(bundle, _as_it_was(bundle, played, options), Path(output), head)
-    return _operated(bundle, played, "nets of the same recipe", Path(folder), Path(output), options, head)
+    said = {"decisions_of": "nets of the same recipe"}
+    return _operated(bundle, played, said, Path(folder), Path(output), options, head)
 
 
 def _with_idle(reference: str | Path) -> Bundle:
@@ -153,7 +163,7 @@ def _as_it_was(bundle: Bundle, played: Sequence[Played], options: Options | None
 def _operated(
     bundle: Bundle,
     played: Sequence[Played],
-    by: str,
+    said: dict[str, Any],
     where: Path,
     output: Path,
     options: Options | None,
@@ -167,32 +177,34 @@ def _operated(
         raise RecordingError(
             f"Nothing to measure in {where}: needed are good signal under commands, and without any."
         )
-    return _write(bundle, _Fitted(settings, points, live, _about(played, bundle, by, live)), output, head)
+    about = said | _about(played, bundle, live)
+    return _write(bundle, _Fitted(settings, points, live, about), output, head)
 
 
 def _sessions(
     bundle: Bundle, data: str | Path, subjects: Sequence[str] | None, options: Options | None
-) -> list[Session]:
-    """Return the recordings that the bundle can be measured on."""
+) -> tuple[list[Session], dict[str, Any]]:
+    """Return the recordings that the bundle can be measured on, and what is to be said of the others."""
     task = task_of(bundle, data, options)
-    found, skipped = [], []
-    for subject in find_people(task, subjects):
-        for looked in look(bundle, task, subject, trained_on(bundle, "train")):
-            if looked.session is not None:
-                found.append(looked.session)
-            else:
-                skipped.append(f"{looked.where}: {looked.why}")
+    people, learned = find_people(task, subjects), trained_on(bundle, "train")
+    refuse_unused(task, people, options)
+    looked = [(who.name, each) for who in people for each in look(bundle, task, who, learned)]
+    found = [each.session for _, each in looked if each.session is not None]
+    left_out = [each for _, each in looked if each.session is None]
     if not found:
-        raise RecordingError(f"Nothing to measure in {data}: {'; '.join(skipped[:3])}.")
-    return found
+        why = "; ".join(f"{each.where}: {each.why}" for each in left_out[:3])
+        raise RecordingError(f"Nothing to measure in {data}: {why}.")
+    known = {name for name, each in looked if each.known}
+    why_not = {"left_out_because": dict(Counter(each.why for each in left_out))} if left_out else {}
+    notes = told(namesakes(bundle, {one.subject for one in found}, known, "train"))
+    return found, {"recordings_left_out": len(left_out), **why_not, "notes": notes}
 
 
-def _about(played: Sequence[Played], bundle: Bundle, by: str, live: Live) -> dict[str, Any]:
+def _about(played: Sequence[Played], bundle: Bundle, live: Live) -> dict[str, Any]:
     """Return what the operating points were measured on."""
     readout = bundle.readout
     counted = Tally.joined([tally(one, one.labels, readout.classes, readout.idle, live) for one in played])
     return {
-        "decisions_of": by,
         "subjects": sorted({one.subject for one in played}),
         "recordings": len(played),
         "commands": len(counted.right),
@@ -222,6 +234,7 @@ def _write(bundle: Bundle, fitted: _Fitted, folder: Path, head: bytes | None = N
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {**contents, MANIFEST: f"{text}\n".encode()}.items():
         (folder / name).write_bytes(content)
+    carry_training(bundle.folder, folder)
     return load(folder)
 
 

@@ -15,6 +15,7 @@ from engine.scoring import answer_trials
 from offline.evaluate.played import chunks
 from offline.probe.tasks import Session
 from streamer.dsp.quality import Config as Quality
+from streamer.errors import ConfigError
 from streamer.sources.recording import Recording
 from streamer.types import Decision
 
@@ -33,19 +34,31 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
     -------
     dict
         The picture's path, and how the trials in it were answered.
+
+    Raises
+    ------
+    ConfigError
+        No picture can be written there, or the stretch begins behind the recording's end.
     """
+    refuse(path)
+    recording, readout = session.recording, bundle.readout
+    last_s = float(recording.times[-1])
+    if start_s >= last_s:
+        raise ConfigError(
+            f"{session.subject}/{session.name} lasts {last_s:.1f} s: let the picture begin earlier than "
+            f"--start-s {start_s:g}."
+        )
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    recording, readout = session.recording, bundle.readout
     with OnnxRuntime().open(bundle) as backend:
         pipeline = Pipeline(bundle, backend, recording.info, quality=Quality())  # as a run has it
         decisions = [decision for chunk in chunks(recording) for decision in pipeline.process(chunk)]
     cued = [name for name in readout.classes if name != readout.idle]
     trials = answer_trials(decisions, recording.markers, readout.classes, among=cued)
-    end_s = min(start_s + seconds, float(recording.times[-1]))
+    end_s = min(start_s + seconds, last_s)
     figure, (above, below) = plt.subplots(
         2, 1, sharex=True, figsize=(10, 4.6), height_ratios=(1, 1.4), layout="constrained"
     )
@@ -64,6 +77,17 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
         "trials": len(shown),
         "right": sum(t.answer == t.label for t in shown),
     }
+
+
+def refuse(path: Path) -> None:
+    """Refuse a picture that cannot be written, before there is anything to draw; `ConfigError`."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix[1:].lower() not in known:
+        raise ConfigError(f"Picture {path}: its ending is to be one of .{', .'.join(known)}.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"Picture {path}: there is no folder {path.parent}.")
 
 
 def _draw_signal(axes: Any, recording: Recording, start_s: float, end_s: float) -> None:

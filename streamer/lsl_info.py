@@ -9,6 +9,7 @@ from typing import Any
 from streamer.errors import StreamMismatch
 from streamer.lsl import describe, load
 from streamer.types import StreamInfo
+from streamer.units import told_unit
 
 MNE_TYPES = frozenset(
     {"eeg", "emg", "eog", "ecg", "seeg", "ecog", "dbs", "resp", "gsr", "temperature", "bio"}
@@ -38,7 +39,9 @@ class Replay:
     n_times: int
 
 
-def to_stream_info(info: Any, ch_names: Sequence[str] | None = None, unit: str | None = None) -> StreamInfo:
+def to_stream_info(
+    info: Any, ch_names: Sequence[str] | None = None, unit: str | float | None = None
+) -> StreamInfo:
     """Translate a full pylsl StreamInfo.
 
     Parameters
@@ -47,8 +50,9 @@ def to_stream_info(info: Any, ch_names: Sequence[str] | None = None, unit: str |
         With its description, as an inlet's ``info()`` returns it.
     ch_names : sequence of str, optional
         Names for a stream that does not tell them; else those told, else ``"1"`` to ``"n"``.
-    unit : str, optional
-        Likewise; else the one that the signal channels agree on, else ``"unknown"``.
+    unit : str or float, optional
+        Likewise, a number being the microvolts of one count; else the one that the signal channels agree on,
+        else ``"unknown"``.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def to_stream_info(info: Any, ch_names: Sequence[str] | None = None, unit: str |
         sfreq=float(info.nominal_srate()),
         ch_names=tuple(ch_names) if ch_names is not None else _unique(labels),
         ch_types=tuple(ch_types),
-        unit=unit if unit is not None else _common_unit(units, ch_types),
+        unit=told_unit(unit) if unit is not None else _common_unit(units, ch_types),
     )
 
 

@@ -33,7 +33,7 @@ class StreamInfo:
         One per channel, in column order.  Types are MNE's words (``eeg``, ``emg``, ``eog``, ``ecg``,
         ``stim``, ``misc``, ...).
     unit : str
-        ``"uV"``, ``"mV"``, ``"V"``, or ``"unknown"``: the unit of every channel.
+        ``"uV"``, ``"mV"``, ``"V"``, counts such as ``"10 uV"``, or ``"unknown"``: the unit of every channel.
     """
 
     name: str

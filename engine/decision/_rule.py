@@ -33,6 +33,7 @@ class DecisionSettings(Config, ABC):
     """
 
     bound_key: ClassVar[str]  # the setting that trades hits against false activations
+    labels_ignore: ClassVar[tuple[str, ...]] = ()  # settings that no label hangs on
 
     kind: str
     smoothing_s: Seconds = 0.5

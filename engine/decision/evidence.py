@@ -52,6 +52,7 @@ class Config(DecisionSettings):
     """
 
     bound_key: ClassVar[str] = "bound"
+    labels_ignore: ClassVar[tuple[str, ...]] = ("smoothing_s",)  # it smooths what is shown: evidence is sums
 
     kind: Literal["evidence"] = "evidence"
     dwell_s: Seconds = 0.0

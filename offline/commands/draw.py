@@ -16,7 +16,7 @@ def draw(
     recording: Annotated[
         Path, typer.Argument(help="A recording with cues; for --topography also a folder of recordings.")
     ],
-    picture: Annotated[Path, typer.Argument(help="The PNG to write.")],
+    picture: Annotated[Path, typer.Argument(help="The picture to write: .png, .svg or .pdf.")],
     start_s: Annotated[float, typer.Option(min=0.0, help="Where the picture begins, s.")] = 0.0,
     seconds: Annotated[float, typer.Option(min=1.0, help="How much of the recording it shows.")] = 60.0,
     topography: Annotated[
@@ -31,7 +31,9 @@ def draw(
         need("matplotlib")
         from engine.bundle import load
         from offline.evaluate.recordings import find_people, open_file, openers, task_of
+        from offline.picture import refuse
 
+        refuse(picture)
         loaded = load(bundle)
         if topography:
             from offline.evaluate.topography import draw_topography

@@ -9,7 +9,18 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
+from offline.commands._folder import (
+    Channels,
+    Hold,
+    Holes,
+    Labels,
+    SubjectPattern,
+    UvPerCount,
+    folder_of,
+    given,
+)
 from offline.commands._shared import DataFolder, Json, Subjects, need
+from offline.export_folder import refuse_unwritable
 from streamer.errors import ConfigError
 
 Bundles = Annotated[
@@ -25,16 +36,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for JSON, Markdown, pictures and what was played; a second run goes on."),
     ] = None,
-    subject_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression on a file's path; its first group is the subject.")
-    ] = None,
-    hold: Annotated[
-        int | None, typer.Option(min=1, help="Rows for which the recorder repeats each sample.")
-    ] = None,
-    uv_per_count: Annotated[
-        float | None, typer.Option(min=0, help="µV per step, for recordings that tell no unit.")
-    ] = None,
-    holes: Annotated[str | None, typer.Option(help="What becomes of holes: split or repeat.")] = None,
+    subject_pattern: SubjectPattern = None,
+    hold: Hold = None,
+    uv_per_count: UvPerCount = None,
+    holes: Holes = None,
     from_s: Annotated[
         float | None, typer.Option(min=0, help="Score from so long after each marker on, s.")
     ] = None,
@@ -50,12 +55,8 @@ def evaluate(
         float | None,
         typer.Option(min=0, help="Answer windows with the decisions of so long before as well, s."),
     ] = None,
-    channels: Annotated[
-        list[str] | None, typer.Option(help="A channel's new name, OLD=NEW; may be repeated.")
-    ] = None,
-    labels: Annotated[
-        list[str] | None, typer.Option(help="A marker's new name, OLD=NEW; may be repeated.")
-    ] = None,
+    channels: Channels = None,
+    labels: Labels = None,
     calibrate_s: Annotated[
         float | None,
         typer.Option(min=1, help="Also refit each person's head on their first s, and score the rest."),
@@ -75,6 +76,9 @@ def evaluate(
     out = Output(json)
     with out.errors():
         need("sklearn", *(["matplotlib"] if output else []))
+        _refuse_few(calibrate_trials)
+        if output is not None:
+            refuse_unwritable(output)
         from engine.bundle import load
         from offline.evaluate.calibrating import Settings, evaluate_calibrated
         from offline.evaluate.recordings import Options
@@ -82,15 +86,8 @@ def evaluate(
         from offline.evaluate.run import evaluate_all
 
         options = Options(
-            folder=_given(
-                subject=subject_pattern,
-                hold=hold,
-                uv_per_count=uv_per_count,
-                holes=holes,
-                channels=_renamed(channels, "--channels") or None,
-                labels=_renamed(labels, "--labels") or None,
-            ),
-            protocol=_given(
+            folder=folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels),
+            protocol=given(
                 from_s=from_s, at_s=at_s, answer=answer, window_s=window_s, smoothing_s=smoothing_s
             ),
         )
@@ -123,19 +120,14 @@ def evaluate(
             _show(out, content, output)
 
 
-def _given(**settings: Any) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
+def _refuse_few(trials: int | None) -> None:
+    """Refuse a calibration by fewer trials than a refit takes: nobody would get another head."""
+    from engine.refit_choice import MIN_TRIALS
 
-
-def _renamed(pairs: list[str] | None, option: str) -> dict[str, str]:
-    """Return new names by old ones."""
-    names = {}
-    for pair in pairs or ():
-        old, equals, new = pair.partition("=")
-        if not (old and equals and new):
-            raise ConfigError(f"{option} takes OLD=NEW, such as T1=left_fist; got {pair!r}.")
-        names[old] = new
-    return names
+    if trials is not None and trials < MIN_TRIALS:
+        raise ConfigError(
+            f"--calibrate-trials {trials} refits no head: give at least {MIN_TRIALS} labelled trials."
+        )
 
 
 def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
@@ -146,7 +138,9 @@ def _show(out: Output, content: dict[str, Any], output: Path | None) -> None:
     for row in report.summary(made):
         out.result(row)
     for one in made:
-        out.result({key: one[key] for key in ("protocol", "excluded", "skipped", "adapted") if one[key]})
+        out.result(
+            {key: one[key] for key in ("protocol", "excluded", "skipped", "notes", "adapted") if one[key]}
+        )
     out.table("per subject", report.per_subject(made))
     if any(one["over_time"] for one in made):
         out.table("accuracy by time after the cue", report.over_time(made))

@@ -41,6 +41,8 @@ def export(
     with out.errors():
         need("torch", "lightning", "onnx", "onnxscript")
         quiet("torch.onnx._internal.exporter._registration")
+        from offline.export_folder import drop_others_training
+
         if training:
             from offline.personal.origin import keep_training
             from offline.train.run import load_run
@@ -49,6 +51,8 @@ def export(
         written = _written(run, bundle, part, _names(ch_names))
         if training:
             keep_training(run, bundle)
+        else:
+            drop_others_training(run, bundle)
         graph = written.manifest.graph
         out.result(
             {

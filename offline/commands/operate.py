@@ -8,6 +8,16 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
+from offline.commands._folder import (
+    Channels,
+    Hold,
+    Holes,
+    Labels,
+    SubjectPattern,
+    UvPerCount,
+    folder_of,
+    given,
+)
 from offline.commands._shared import BundleRef, Json, Subjects
 from streamer.errors import ConfigError
 
@@ -20,8 +30,8 @@ def operate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of recordings of people whom the bundle does not know; with --played, to measure on"
-            " them what a new head gains."
+            help="Folder of recordings of people whom the bundle was not trained on (those that validated it"
+            " may be among them); with --played, to measure on them what a new head gains."
         ),
     ] = None,
     played: Annotated[
@@ -36,9 +46,15 @@ def operate(
     early_s: Annotated[
         float | None, typer.Option(min=0, help="A label may begin so long before its command's marker, s.")
     ] = None,
+    subject_pattern: SubjectPattern = None,
+    hold: Hold = None,
+    uv_per_count: UvPerCount = None,
+    holes: Holes = None,
+    channels: Channels = None,
+    labels: Labels = None,
     json: Json = False,
 ) -> None:
-    """Fit how a bundle decides on people it never met, so that a run can ask for false_per_min."""
+    """Fit how a bundle decides on people it was not trained on, so that a run can ask for false_per_min."""
     out = Output(json)
     with out.errors():
         from offline.commands._bar import bar
@@ -46,12 +62,14 @@ def operate(
         from offline.operate import operate as run
         from offline.operate import operate_played
 
-        live = {
-            name: value for name, value in (("clear_s", clear_s), ("early_s", early_s)) if value is not None
-        }
-        options = Options(protocol={"live": live})
+        folder = folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels)
+        options = Options(folder=folder, protocol={"live": given(clear_s=clear_s, early_s=early_s)})
         if data is None and played is None:
             raise ConfigError("Give --data, recordings to play, or --played, cells of a benchmark.")
+        if data is None and folder:
+            raise ConfigError(
+                "--labels, --channels and the like say how recordings are read: give --data as well."
+            )
         with bar(out, "measuring") as progress:
             if played is not None:
                 operated = operate_played(bundle, played, output, subjects, data=data, options=options)

@@ -9,6 +9,7 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
+from offline.commands._folder import Channels, Hold, Holes, Labels, SubjectPattern, UvPerCount, folder_of
 from offline.commands._shared import BundleRef, DataFolder, Json, Subjects, need, quiet
 from streamer.errors import ConfigError
 
@@ -38,12 +39,19 @@ def personalise(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps.")] = None,
     lr: Annotated[float | None, typer.Option(min=1e-9, help="Their size.")] = None,
+    subject_pattern: SubjectPattern = None,
+    hold: Hold = None,
+    uv_per_count: UvPerCount = None,
+    holes: Holes = None,
+    channels: Channels = None,
+    labels: Labels = None,
     json: Json = False,
 ) -> None:
     """Fit a decoder's filters over electrodes to one person, or say what that is worth to people."""
     out = Output(json)
     with out.errors():
         need("torch", "lightning", "onnx", "onnxscript", "sklearn")
+        from offline.evaluate.recordings import Options
         from offline.personal.filters import Settings
         from offline.personal.origin import origin
         from offline.personal.scoring import score_people
@@ -52,18 +60,27 @@ def personalise(
         quiet("torch.onnx._internal.exporter._registration")
         given = {name: value for name, value in (("steps", steps), ("lr", lr)) if value is not None}
         settings = Settings.model_validate(given)
+        options = Options(folder=folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels))
         if output is not None:
             if seconds is not None or trials is not None:
                 raise ConfigError("With -o all trials are learned from: leave --seconds and --trials out.")
             if subjects is not None and len(subjects) > 1:
                 raise ConfigError("A bundle is made for one person: name one, --subjects S005.")
-            own = make(origin(bundle, run), data, subjects[0] if subjects else None, output, settings)
+            who = subjects[0] if subjects else None
+            own = make(origin(bundle, run), data, who, output, settings, options=options)
             out.result(_told(own, output))
             return
         limit = MINUTE_S if seconds is None and trials is None else seconds
         with bar(out, "personalising") as progress:
             found = score_people(
-                origin(bundle, run), data, subjects, settings, seconds=limit, trials=trials, progress=progress
+                origin(bundle, run),
+                data,
+                subjects,
+                settings,
+                seconds=limit,
+                trials=trials,
+                options=options,
+                progress=progress,
             )
         if json:
             out.document(found)
@@ -73,6 +90,8 @@ def personalise(
 
 def _told(own: Own, output: Path) -> dict[str, Any]:
     """Say what was made, or why nothing was."""
+    from offline.evaluate.namesakes import told
+
     result = own.bundle.label if own.bundle else "kept: left-out trials were answered no better"
     rests = len(own.person.shown.rest)
     return {
@@ -82,6 +101,7 @@ def _told(own: Own, output: Path) -> dict[str, Any]:
         "cues_left_out": own.person.shown.left_out,
         "rests": rests or "none: nothing held it back in rest, ask for few false activations",
         "recordings_left_out": list(own.person.left_out),
+        "notes": told([own.person.name] if own.person.namesake else []),
         "cross_entropy_before": round(own.came.before, 4),
         "cross_entropy_personal": round(own.came.after, 4),
         "bolder": round(own.came.bolder, 3),

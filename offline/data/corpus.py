@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.dsp.scale import PER_VOLT
 from streamer.errors import RecordingError
 from streamer.types import Marker, Samples, StreamInfo
+from streamer.units import PER_VOLT
 
 KEYS = ("data", "scale", "offset", "sfreq", "units", "ch_names", "ch_types", "events", "event_codes", "meta")
 

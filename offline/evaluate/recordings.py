@@ -148,7 +148,7 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
     known : set of str
         Fingerprints of recordings that are left out, as `trained_on` gives them.
     """
-    readout = bundle.readout
+    readout, held = bundle.readout, dict[str, str]()
     for name, read in openers(task, subject):
         where = f"{subject.name}/{name}"
         try:
@@ -158,9 +158,12 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
             continue
         if session.fingerprint in known:
             yield Looked(where, None, "had a part in the bundle's training", known=True)
+        elif session.fingerprint in held:
+            yield Looked(where, None, f"holds the same samples as {held[session.fingerprint]}")
         elif why := fits_protocol(session, readout.classes, readout.idle, task) or _misfit(bundle, session):
             yield Looked(where, None, why)
         else:
+            held[session.fingerprint] = name
             yield Looked(where, session)
 
 
@@ -268,7 +271,10 @@ def fits_protocol(session: Session, classes: Sequence[str], idle: str | None, ta
     asked = [classes[place] for place in task.protocol.asked(classes, idle)]
     there = {marker.label for marker in session.recording.markers}
     if not there & set(asked):
-        found = f"; its markers are {', '.join(sorted(there))}" if there else ""
+        found = ""
+        if there:
+            names = ", ".join(sorted(there))
+            found = f"; its markers are {names}, and `--labels OLD={asked[0]}` renames one"
         return f"has no marker {' or '.join(asked)}{found}"
     kind = dict(session.recording.meta.get("file", {})).get("task")
     # Executed movements are marked by the same words as imagined ones.

@@ -177,6 +177,7 @@ def _left_out(made: Sequence[Document]) -> list[str]:
         if one["excluded"]:
             lines.append(f"{one['bundle']}: {len(one['excluded'])} recordings it was trained on left out.")
         lines += [f"{one['bundle']}: {where} not scored: {why}" for where, why in one["skipped"].items()]
+        lines += [f"{one['bundle']}: {note}." for note in one["notes"]]
         skipped = (one.get("calibrated") or {}).get("skipped", {})
         for reason in dict.fromkeys(skipped.values()):
             names = ", ".join(name for name, why in skipped.items() if why == reason)

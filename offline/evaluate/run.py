@@ -13,8 +13,10 @@ from engine.backends import Backend
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, digest
 from offline.data.sources import Subject
+from offline.evaluate.namesakes import namesakes, told
 from offline.evaluate.played import Played, play
 from offline.evaluate.recordings import Looked, Options, Task, find_people, look, task_of, trained_on
+from offline.evaluate.renaming import refuse_unused
 from offline.evaluate.scores import Scores, score
 from offline.probe.tasks import Session
 from offline.provenance import versions
@@ -65,6 +67,11 @@ class Evaluation:
             bounds=[point.bound for point in readout.operating],
         )
 
+    def notes(self) -> list[str]:
+        """Return what speaks against the figures: people who may have been learned from in another form."""
+        known = {where.rpartition("/")[0] for where in self.excluded}
+        return told(namesakes(self.bundle, {one.subject for one in self.played}, known))
+
 
 def evaluate_all(
     bundles: Sequence[Bundle],
@@ -93,9 +100,12 @@ def evaluate_all(
         No such folder or subject, or nothing that can be scored.
     BundleError
         A bundle that decides nothing.
+    ConfigError
+        A new name for what no recording has.
     """
     tasks = [task_of(bundle, path, options) for bundle in bundles]
     people = [find_people(task, subjects) for task in tasks]
+    refuse_unused(tasks[0], people[0], options)
     total, done = sum(len(some) for some in people), 0
     made = []
     for name, bundle, task, some in zip(_names(bundles), bundles, tasks, people, strict=True):
@@ -213,6 +223,7 @@ def document_of(one: Evaluation, scores: Scores) -> dict[str, Any]:
         "decision": readout.decision.model_dump(mode="json"),
         "excluded": one.excluded,
         "skipped": one.skipped,
+        "notes": one.notes(),
         "adapted": sorted({note for played in one.played for note in played.notes}),
         "protocol_settings": one.task.protocol.model_dump(mode="json"),
         "from": "each recording from a fresh start; recordings trained on left out",

@@ -9,13 +9,12 @@ from typing import Any
 
 from engine.bundle import Bundle
 from engine.bundle import load as load_bundle
+from offline.export_folder import TRAINING
 from offline.export_graph import check_parity, probes, streamlined
 from offline.personal.filters import refuse
 from offline.run_folder import RUN, WEIGHTS
 from offline.train.run import Run, load_model, load_run
 from streamer.errors import BundleError, ConfigError
-
-TRAINING = "training"  # sub-folder of a bundle: the run folder that it was exported from
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,10 @@ def origin(reference: str | Path, run_folder: Path | None = None) -> Origin:
 
 
 def keep_training(run_folder: Path, bundle_folder: Path) -> None:
-    """Put what a bundle was trained as into it."""
+    """Put what a bundle was trained as into it, instead of any other training."""
     kept = bundle_folder / TRAINING
+    if kept.resolve() == run_folder.resolve():
+        return
     kept.mkdir(parents=True, exist_ok=True)
     for name in (RUN, WEIGHTS):
         shutil.copyfile(run_folder / name, kept / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from offline.data.sources import Subject
+from offline.evaluate.namesakes import namesakes
 from offline.evaluate.recordings import Task, look, trained_on
 from offline.personal.origin import Origin
 from offline.personal.shown import Shown, shown_by
@@ -15,12 +16,16 @@ from streamer.errors import RecordingError
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person's recordings behind the DSP list, what was asked in them, and why others were left out."""
+    """One person's recordings behind the DSP list, what was asked in them, and why others were left out.
+
+    ``namesake`` says that the bundle has learned from somebody of that name.
+    """
 
     name: str
     side: Side
     shown: Shown
     left_out: tuple[str, ...]
+    namesake: bool
 
 
 def read_person(one: Origin, task: Task, subject: Subject) -> Person:
@@ -41,4 +46,6 @@ def read_person(one: Origin, task: Task, subject: Subject) -> Person:
     recipe = one.run.recipe
     signal = Signal(recipe.ch_names, recipe.sfreq, one.run.dsp)
     side = Side(tuple(sessions), tuple(prepare(session, signal, recipe.classes) for session in sessions))
-    return Person(subject.name, side, shown_by(one.model, side, recipe), left_out)
+    known = [subject.name] if any(each.known for each in looked) else []
+    namesake = bool(namesakes(one.bundle, [subject.name], known))
+    return Person(subject.name, side, shown_by(one.model, side, recipe), left_out, namesake)

@@ -12,8 +12,10 @@ import numpy as np
 from offline.evaluate.answers import answers
 from offline.evaluate.decide import decide
 from offline.evaluate.idle import idle_figures
+from offline.evaluate.namesakes import told
 from offline.evaluate.played import Played
 from offline.evaluate.recordings import Options, Task, find_people, task_of
+from offline.evaluate.renaming import refuse_unused
 from offline.heard import asked_since
 from offline.personal.filters import Settings, adapt
 from offline.personal.origin import Origin
@@ -48,16 +50,20 @@ def score_people(
     -------
     dict
         ``per_subject`` with the accuracy as it was (``zero_shot``), ``personal``, whether that was ``taken``
-        and so what is ``kept``; means; ``live`` use before and after; ``skipped`` people, with the reason.
+        and so what is ``kept``; means; ``live`` use before and after; ``skipped`` people, with the reason;
+        ``notes`` on people whom the bundle may have learned from.
 
     Raises
     ------
+    ConfigError
+        A new name for what no recording has.
     RecordingError
         Nobody can be scored.
     """
     task, rows, skipped = task_of(one.bundle, path, options), {}, {}
     live: dict[str, list[Played]] = {"as_it_was": [], "kept": []}
-    people = find_people(task, subjects)
+    people, doubted = find_people(task, subjects), list[str]()
+    refuse_unused(task, people, options)
     for done, subject in enumerate(people):
         progress(f"personalising: {subject.name}", done, len(people))
         try:
@@ -66,13 +72,15 @@ def score_people(
             n = int((person.shown.answered <= until).sum())
             n = n if trials is None else min(n, trials)
             rows[subject.name] = _row(one, task, person, n, settings, live)
+            doubted += [person.name] if person.namesake else []
         except (ConfigError, RecordingError, StreamMismatch) as error:
             skipped[subject.name] = str(error)
     if not rows:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
         raise RecordingError(f"Nobody in {path} can be scored: {why}")
     figures = {name: _live(one, task, played) for name, played in live.items()}
-    return {"settings": settings.model_dump(), "skipped": skipped, "live": figures, **_summary(rows)}
+    about = {"settings": settings.model_dump(), "skipped": skipped, "notes": told(doubted)}
+    return {**about, "live": figures, **_summary(rows)}
 
 
 def _row(

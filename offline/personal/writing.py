@@ -11,7 +11,9 @@ from engine.bundle import MANIFEST, Bundle
 from engine.bundle import load as load_bundle
 from offline.card import CARD
 from offline.evaluate.recordings import Options, find_people, task_of
+from offline.evaluate.renaming import refuse_unused
 from offline.export import export
+from offline.export_folder import refuse_unwritable
 from offline.personal.filters import Adapted, Settings, adapt
 from offline.personal.origin import Origin
 from offline.personal.person import Person, read_person
@@ -42,18 +44,21 @@ def personalise(
     Raises
     ------
     ConfigError
-        The folder is there already, there is more than one person, or too few trials.
+        The folder is there already or cannot be written, there is more than one person, too few trials, or a
+        new name for what no recording has.
     RecordingError
         Nothing of that person can be used.
     """
     target = Path(folder)
     if target.exists():
         raise ConfigError(f"{target} is there already: name a new folder for the bundle.")
+    refuse_unwritable(target)
     task = task_of(one.bundle, path, options)
     people = find_people(task, None if subject is None else [subject])
     if len(people) != 1:
         names = ", ".join(person.name for person in people[:5])
         raise ConfigError(f"{path} is of {len(people)} people ({names}): choose one, --subjects.")
+    refuse_unused(task, people, options)
     person = read_person(one, task, people[0])
     came = adapt(one.model, one.run.recipe, person.shown, settings, one.bundle.readout.temperature)
     counts = person.shown.counts(one.run.recipe.classes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,6 +16,12 @@ from streamer.dsp._rows import rows_times
 from streamer.errors import StreamMismatch
 from streamer.montage import clean_name, interpolation_matrix, located
 from streamer.types import Chunk, StreamInfo
+
+NUMBERED = re.compile(r"-\d+$")
+REMEDY = (
+    "Name all channels of the stream in order under `channels:` in the source block, or in the recorder, "
+    "as the montage does"
+)
 
 
 class Config(StepConfig):
@@ -36,7 +45,13 @@ class Config(StepConfig):
     by: Literal["name", "order"] = "name"
 
     def build(self, info: StreamInfo) -> Montage:
-        """Return the step; `StreamMismatch` when too few channels are there, or one cannot be estimated."""
+        """Return the step.
+
+        Raises
+        ------
+        StreamMismatch
+            Too few channels are there, one cannot be estimated, or one is there twice.
+        """
         columns = self._find(info)
         missing = [name for name, column in zip(self.ch_names, columns, strict=True) if column is None]
         needed = self.min_present or (len(self.ch_names) + 1) // 2
@@ -49,9 +64,18 @@ class Config(StepConfig):
         """Return for each of ``ch_names`` its column in the stream, or None."""
         if self.by == "order":
             return [i if i < info.n_chans else None for i in range(len(self.ch_names))]
-        exact = {name: i for i, name in reversed(list(enumerate(info.ch_names)))}
-        alike = {clean_name(name).lower(): i for i, name in reversed(list(enumerate(info.ch_names)))}
-        return [exact.get(name, alike.get(clean_name(name).lower())) for name in self.ch_names]
+        columns = _candidates(info.ch_names, self.ch_names)
+        said = [
+            f"{name} is there {len(some)} times ({', '.join(info.ch_names[i] for i in some)})"
+            for name, some in zip(self.ch_names, columns, strict=True)
+            if len(some) > 1
+        ]
+        if said:
+            raise StreamMismatch(
+                f"montage finds several channels for one: in stream {info.name!r} {'; '.join(said)}. "
+                f"{REMEDY}."
+            )
+        return [some[0] if some else None for some in columns]
 
     def _refusal(self, info: StreamInfo, missing: list[str], needed: int, lost: list[str]) -> str:
         if lost and self.by == "order":
@@ -62,9 +86,30 @@ class Config(StepConfig):
             why = f"at least {needed} of {len(self.ch_names)} must be there for the others to be interpolated"
         return (
             f"montage misses {', '.join(missing)}; {why}. Stream {info.name!r} has {info.n_chans} channels: "
-            f"{', '.join(info.ch_names)}. Name them in the recorder as the montage does, or choose a bundle "
-            "for these channels."
+            f"{', '.join(info.ch_names)}. {REMEDY}, or choose a bundle for these channels."
         )
+
+
+def _candidates(ch_names: Sequence[str], wanted: Sequence[str]) -> list[list[int]]:
+    """Return for each wanted electrode the columns that may be it: several where nobody can tell.
+
+    One that is called so itself goes before those that are known by an alias.
+    """
+    # Namesakes reach us numbered, by LSL's reader, that of recordings, or MNE: they are namesakes still.
+    bare = [name if name in wanted else NUMBERED.sub("", name) for name in ch_names]
+    often = Counter(bare)
+    names = [one if often[one] > 1 else name for one, name in zip(bare, ch_names, strict=True)]
+    called = _places(name.strip().lower() for name in names)
+    alike = _places(clean_name(name).lower() for name in names)
+    return [called.get(name.strip().lower()) or alike.get(clean_name(name).lower()) or [] for name in wanted]
+
+
+def _places(keys: Iterable[str]) -> dict[str, list[int]]:
+    """Return where each key is."""
+    places: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        places.setdefault(key, []).append(i)
+    return places
 
 
 class Montage:

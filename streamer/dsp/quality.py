@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
 from streamer.dsp import StepConfig
-from streamer.dsp.scale import PER_VOLT
 from streamer.errors import StreamMismatch
 from streamer.types import Chunk, StreamInfo
+from streamer.units import PER_VOLT, TOLD, per_volt
 
 NON_FINITE, RAILED, FLAT, LINE_NOISE = "non-finite", "railed", "flat", "line noise"
 
@@ -55,10 +55,10 @@ class Config(StepConfig):
 
     def build(self, info: StreamInfo) -> Quality:
         """Return the step; `StreamMismatch` when the unit is unknown, the limits being in microvolts."""
-        if info.unit not in PER_VOLT:
+        if per_volt(info.unit) is None:
             raise StreamMismatch(
                 f"quality judges in microvolts; the unit of stream {info.name!r} is {info.unit!r}. "
-                "Set `unit:` in the source block: one of V, mV, uV."
+                f"Set `unit:` in the source block: {TOLD}."
             )
         return Quality(info, self)
 
@@ -150,7 +150,9 @@ class _Judge:
     """Says of a window which channels are bad, and why."""
 
     def __init__(self, info: StreamInfo, config: Config) -> None:
-        gain = PER_VOLT["uV"] / PER_VOLT[info.unit]
+        known = per_volt(info.unit)
+        assert known is not None, "`Config.build` refuses a unit that is not known"
+        gain = PER_VOLT["uV"] / known
         self._flat = config.flat_uv / gain
         self._rail = np.inf if config.rail_uv is None else config.rail_uv / gain
         self._share = config.share

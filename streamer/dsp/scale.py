@@ -11,9 +11,7 @@ from pydantic import Field
 from streamer.dsp import StepConfig
 from streamer.errors import StreamMismatch
 from streamer.types import Chunk, StreamInfo
-
-Unit = Literal["V", "mV", "uV"]
-PER_VOLT = {"V": 1.0, "mV": 1e3, "uV": 1e6}
+from streamer.units import PER_VOLT, TOLD, Unit, per_volt
 
 
 class Config(StepConfig):
@@ -36,14 +34,14 @@ class Config(StepConfig):
 
     def build(self, info: StreamInfo) -> Scale:
         """Return the step; `StreamMismatch` when the stream's unit is unknown and none is assumed."""
-        unit = self.assume if info.unit not in PER_VOLT else info.unit
-        if unit is None:
+        known = per_volt(info.unit) or (PER_VOLT[self.assume] if self.assume else None)
+        if known is None:
             raise StreamMismatch(
                 f"scale to {self.unit} needs the unit of stream {info.name!r}, which gives {info.unit!r}. "
-                f"Set `unit:` in the source block: one of {', '.join(PER_VOLT)}."
+                f"Set `unit:` in the source block: {TOLD}."
             )
         out = replace(info, unit=self.unit if self.factor == 1.0 else "unknown")
-        return Scale(out, self.factor * PER_VOLT[self.unit] / PER_VOLT[unit])
+        return Scale(out, self.factor * PER_VOLT[self.unit] / known)
 
 
 class Scale:

@@ -98,6 +98,11 @@ READERS: dict[str, tuple[Format, ...]] = {
 }
 
 
+def of_brainflow(path: Path) -> bool:
+    """Say whether a file holds rows of BrainFlow, which take a ``board_id``; `RecordingError` as `load`."""
+    return _format_of(path) is _ROWS
+
+
 def load(path: str | Path, stream: str | None = None, *, board_id: int | None = None) -> Recording:
     """Read a recording into memory.
 

@@ -71,6 +71,13 @@ class Config(SourceConfig):
         """Connect to the board and start its stream; `StreamNotFound`, `StreamMismatch`."""
         return BrainFlowSource(self)
 
+    @property
+    def board_id(self) -> int:
+        """BrainFlow's number of the board whose data it is; `StreamNotFound` where it knows none."""
+        shim = _boards.load()
+        board = self.board if self.master_board is None else self.master_board
+        return int(shim.BoardIds[_boards.board_name(shim, board)].value)
+
 
 class BrainFlowSource:
     """Reads a board through BrainFlow's own thread and buffer.

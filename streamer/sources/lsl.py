@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from streamer.errors import EndOfStream, StreamLost, StreamMismatch
 from streamer.lsl import (
@@ -27,6 +27,7 @@ from streamer.lsl import (
 from streamer.lsl_info import to_stream_info, told_replay
 from streamer.sources import SourceConfig
 from streamer.types import Chunk, Marker, Samples, StreamInfo
+from streamer.units import Unit
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Config(SourceConfig):
         How long to look for the stream after it was lost.
     channels : tuple of str or None
         Names of all channels, in order, for a stream that does not tell them.
-    unit : "uV", "mV", "V" or None
+    unit : "uV", "mV", "V", float (the microvolts of one count) or None
         For a stream that does not tell it.
     markers : str or None
         Name of the marker stream that goes with it.
@@ -63,7 +64,7 @@ class Config(SourceConfig):
     buffer_s: Annotated[float, Field(ge=1, le=3600)] = 4.0
     recover_s: Annotated[float, Field(ge=0, le=86400)] = 30.0
     channels: tuple[str, ...] | None = None
-    unit: Literal["uV", "mV", "V"] | None = None
+    unit: Unit | PositiveFloat | None = None
     markers: str | None = None
 
     def open(self) -> LslSource:

@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, PositiveFloat
 
 from streamer.errors import EndOfStream, RecordingError
+from streamer.montage import clean_name, located
 from streamer.sources import SourceConfig
 from streamer.sources._content import Recording
-from streamer.sources._formats import READERS, load, streams
+from streamer.sources._formats import READERS, load, of_brainflow, streams
 from streamer.sources._holes import Holes, repeated
 from streamer.sources._streams import StreamEntry
-from streamer.types import Chunk, Marker, make_chunk
+from streamer.types import Chunk, Marker, StreamInfo, make_chunk
+from streamer.units import Unit, told_unit
 
 __all__ = [
     "READERS",
@@ -28,6 +31,7 @@ __all__ = [
     "RecordingSource",
     "StreamEntry",
     "load",
+    "of_brainflow",
     "repeated",
     "streams",
 ]
@@ -57,8 +61,8 @@ class Config(SourceConfig):
         BrainFlow's board number, for a file of BrainFlow rows.
     channels : tuple of str, optional
         Names of all channels, in order, for a file that only numbers them.
-    unit : "uV", "mV" or "V", optional
-        For a file that does not tell it; one that does is believed.
+    unit : "uV", "mV", "V" or float, optional
+        For a file that does not tell it; one that does is believed.  A number is the microvolts of one count.
     holes : "split" or "repeat"
         A file that keeps the first seconds of every epoch is one stretch after the other, or one signal in
         which each fills its epoch by being repeated, for a net that looks at the first seconds only.
@@ -72,7 +76,7 @@ class Config(SourceConfig):
     labels: dict[str, str] = Field(default_factory=dict)
     board_id: int | None = None
     channels: tuple[str, ...] | None = None
-    unit: Literal["uV", "mV", "V"] | None = None
+    unit: Unit | PositiveFloat | None = None
     holes: Holes = "split"
 
     def open(self) -> RecordingSource:
@@ -102,6 +106,11 @@ class RecordingSource:
         New names for markers.
     clock, wait : callable, optional
         Seconds on the local LSL clock; a wait of so many seconds.  Unused at speed ``"max"``.
+
+    Attributes
+    ----------
+    seconds : float
+        From the first sample to the end of the last, holes included, s.
     """
 
     live = False
@@ -118,6 +127,7 @@ class RecordingSource:
     ) -> None:
         self.info = recording.info
         self.n_times: int | None = len(recording.times)
+        self.seconds = float(np.ptp(recording.times)) + 1 / self.info.sfreq if self.n_times else 0.0
         self._speed = None if speed == "max" else float(speed)
         self._clock = clock or (_lsl_clock() if self._speed else _no_clock)
         self._wait = wait
@@ -171,7 +181,7 @@ class RecordingSource:
         return left <= timeout_s
 
 
-def told(recording: Recording, channels: Sequence[str] | None, unit: str | None) -> Recording:
+def told(recording: Recording, channels: Sequence[str] | None, unit: str | float | None) -> Recording:
     """Return the recording with what its file leaves open.
 
     Raises
@@ -187,14 +197,26 @@ def told(recording: Recording, channels: Sequence[str] | None, unit: str | None)
                 f"{info.name!r} has {info.n_chans} channels ({', '.join(info.ch_names)}). "
                 "Name each one, in order, or none."
             )
+        if recording.meta.get("format") != "BrainFlow":  # whose names are the board's, wherever they sit
+            _tell_renamed(info, channels)
         info = replace(info, ch_names=tuple(channels))
     if unit is not None and info.unit == "unknown":
-        info = replace(info, unit=unit)
+        info = replace(info, unit=told_unit(unit))
     elif unit is not None:
         log.warning(
             "unit %r is not needed: recording %r tells its own and comes in %s", unit, info.name, info.unit
         )
     return replace(recording, info=info)
+
+
+def _tell_renamed(info: StreamInfo, channels: Sequence[str]) -> None:
+    """Say which electrodes that a file names itself get another name."""
+    pairs = zip(info.ch_names, channels, strict=True)
+    moved = [(own, new) for own, new in pairs if located(own) and clean_name(own) != clean_name(new)]
+    if moved:
+        (own, new), *others = moved
+        listed = ", ".join([f"{own} is taken for {new}", *(f"{one} for {other}" for one, other in others)])
+        log.warning("'channels' goes before the names that recording %r tells: %s", info.name, listed)
 
 
 def _lsl_clock() -> Callable[[], float]:

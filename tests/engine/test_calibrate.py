@@ -16,7 +16,7 @@ from toy_bundle import CHANNELS, CLASSES
 from toy_head import LATENTS, source, write_headed
 from typer.testing import CliRunner
 
-from engine.answers import Answer, LatentLog, answer_of, labelled
+from engine.answers import Answer, LatentLog, answer_of, behind_rest, labelled
 from engine.bundle import load
 from engine.calibrate import calibrate, centred, told
 from engine.calibrate_stream import Ask
@@ -27,6 +27,7 @@ from engine.config import read as read_config
 from engine.cues import Cues, plan
 from engine.head import pack
 from engine.live import Observer, run_config
+from engine.progress import progress_bar
 from engine.prompt import line, prompt
 from streamer.errors import BciError
 from streamer.player import Player
@@ -94,6 +95,13 @@ def test_bad_signal_is_left_out() -> None:
     assert (found.trials, found.left_out) == ({"left": 1}, 1)
 
 
+def test_only_rest_leaves_markers_out() -> None:
+    """What is asked for before the first decision counts, unless that is the rest which centres."""
+    markers = [Marker(0.0, "left"), Marker(1.0, "right"), Marker(1.2, "left")]
+    assert behind_rest(logged(5), markers, 0.0) == markers
+    assert behind_rest(logged(5), markers, 1.0) == markers[2:]
+
+
 def test_time_classes_and_number_limit_what_is_used() -> None:
     """Each of the three limits leaves out what is beyond it."""
     markers = [Marker(3.0 * k, ("left", "right")[k % 2]) for k in range(6)]
@@ -110,7 +118,7 @@ def test_a_recording_calibrates(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["calibrate", str(path), "-o", str(out), "--json"])
     assert result.exit_code == 0, result.output
     made = read(out)
-    assert made.made_of.trials == {"rest": 9, "left_fist": 5, "right_fist": 5}
+    assert made.made_of.trials == {"rest": 10, "left_fist": 5, "right_fist": 5}
     assert made.old is not None
     answer = CliRunner().invoke(app, ["run", str(path), "--calibration", str(out), "--json"])
     assert made.words() in json.loads(answer.stdout)["calibration"]
@@ -129,7 +137,6 @@ def test_a_run_says_what_is_not_known_of_a_calibrated_head(folder: Path, tmp_pat
     run_config(read_config(path), say=heard.append)
     assert any("expect about 50 % of the commands" in line for line in heard)
     kept = calibrate(parse({"source": SUBJECT, "bundle": str(mine)}, "test"), Ask())
-    assert not kept.replaces
     other = {"weight": np.eye(LATENTS).tolist(), "bias": [0.0] * LATENTS}
     out.write_text(json.dumps(kept.model_dump(mode="json") | other))
     assert read(out).replaces
@@ -138,7 +145,7 @@ def test_a_run_says_what_is_not_known_of_a_calibrated_head(folder: Path, tmp_pat
     run_config(read_config(path), say=heard.append)
     checked = CliRunner().invoke(app, ["check", str(path), "--json"])
     for said in ("\n".join(heard), checked.stdout):
-        assert "Nobody has measured what to expect with the calibrated head" in said
+        assert "Nobody has measured what to expect since" in said
         assert "expect about" not in said
 
 
@@ -339,3 +346,19 @@ def test_a_screen_without_cues_shows_nothing(capsys: pytest.CaptureFixture[str])
 def test_an_unreadable_protocol_is_the_default() -> None:
     """Half a second to three seconds after the cue, where a bundle tells nothing."""
     assert answer_of({}) == answer_of({"task": {"protocol": {"kind": "trials"}}}) == Answer(0.5, 3.0)
+
+
+def test_a_recording_tells_how_far_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody who waits sees the seconds played, up to all of them; nothing of it where nobody looks."""
+    seen: list[tuple[float, float]] = []
+    calibrate(config(folder), Ask(), progress=lambda played, total: seen.append((played, total)))
+    played = [at for at, _ in seen]
+    assert played == sorted(played)
+    assert {total for _, total in seen} == {61.0}
+    assert played[-1] == pytest.approx(61.0, abs=0.1)
+    with progress_bar("calibrate", False) as silent:
+        silent(1.0, 2.0)
+    assert capsys.readouterr() == ("", "")
+    with progress_bar("calibrate", True) as drawn:
+        drawn(61.0, 61.0)
+    assert "61 of 61 s" in capsys.readouterr().err

@@ -111,6 +111,9 @@ def test_what_to_expect_is_what_was_measured() -> None:
     assert expected(OWN, POINTS, OWN.at(5.0)) is None
     assert expected(OWN, POINTS, OWN.model_copy(update={"leak_s": 1.0})) is None
     assert expected(OWN, (), OWN) is None
+    assert expected(OWN, POINTS, OWN.model_copy(update={"smoothing_s": 9.0})) == POINTS[1]  # of what is shown
+    plain = DecisionConfig(threshold=0.75)
+    assert expected(plain, POINTS[:1], plain.model_copy(update={"smoothing_s": 9.0})) is None
 
 
 def test_the_outlook_is_a_sentence() -> None:
@@ -130,9 +133,9 @@ def test_the_outlook_is_a_sentence() -> None:
 
 def test_what_the_bundles_head_did_is_no_promise_of_another() -> None:
     """Rates were measured with the bundle's own head: with another they are no promise."""
-    said = outlook(OWN, POINTS, OWN, calibrated=True)
-    assert "with the bundle's own head that is at most 1 false activations a minute" in said
-    assert "Nobody has measured what to expect with the calibrated head" in said
+    said = outlook(OWN, POINTS, OWN, personal=True)
+    assert "before it was made yours that was at most 1 false activations a minute" in said
+    assert "Nobody has measured what to expect since" in said
     assert "expect about" not in said
 
 

@@ -145,7 +145,7 @@ def test_what_others_gain_is_of_the_temperature_that_is_used(
     (cells / "cell.json").write_text('{"seed": 0, "temperature": 9.0}')
     without = operate_played(measured.folder, cells, tmp_path / "without")
     assert source_head(without).gains == ()
-    monkeypatch.setattr(operate, "_sessions", lambda *_: held_out)
+    monkeypatch.setattr(operate, "_sessions", lambda *_: (held_out, {}))
     anew = source_head(operate_played(measured.folder, cells, tmp_path / "anew", data=tmp_path))
     with OnnxRuntime().open(without) as backend:
         people = {one.subject: [heard(without, backend, one)] for one in held_out}

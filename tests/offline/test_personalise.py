@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ pytest.importorskip("lightning")
 from typer.testing import CliRunner  # noqa: E402
 
 from engine.bundle import load  # noqa: E402
+from engine.calibration import personal  # noqa: E402
 from offline.cli import app  # noqa: E402
 from offline.data.trials import Prepared  # noqa: E402
 from offline.evaluate.recordings import find_people, task_of  # noqa: E402
@@ -253,6 +255,8 @@ def test_a_bundle_of_ones_own_runs_like_any_other(one: Any, corpus_dir: Path, tm
     assert written.manifest.provenance["personal"]["from"] == one.bundle.label
     assert written.label == "tiny 0.1+A3"
     assert "A3" in (tmp_path / "mine" / "MODEL_CARD.md").read_text()
+    assert personal(written, None)  # a run says that its rates were measured before
+    assert not personal(one.bundle, None)
     task = task_of(written, corpus_dir)
     (subject,) = find_people(task, ["A3"])
     assert scorable(one.bundle, task, subject)
@@ -325,6 +329,46 @@ def test_one_person_who_cannot_be_read_stops_nobody_else(
     assert "CP4" in found["skipped"]["B2"]
     task = task_of(one.bundle, tmp_path)
     assert "B3R2" in read_person(one, task, find_people(task, ["B3"])[0]).left_out[0]
+
+
+def test_a_copy_of_a_recording_is_not_learned_from_twice(
+    one: Any, person: Any, corpus_dir: Path, tmp_path: Path
+) -> None:
+    """Else trials that are left out would be tested by what had learned them."""
+    shutil.copytree(corpus_dir / "A3", tmp_path / "A3")
+    shutil.copy(tmp_path / "A3" / "A3R1.npz", tmp_path / "A3" / "copy.npz")
+    task = task_of(one.bundle, tmp_path)
+    again = read_person(one, task, find_people(task, ["A3"])[0])
+    assert len(again.shown) == len(person.shown)
+    assert again.left_out == ("A3/copy: holds the same samples as A3R1",)
+
+
+def test_markers_are_renamed_and_namesakes_told_of_on_the_command_line(
+    tiny_run: Any, tmp_path: Path, run_writer: Callable[..., Path]
+) -> None:
+    """Recordings of other words are learned from, and a person called like a training person is told of."""
+    path = run_writer(tmp_path / "people" / "A1" / "a.npz", seed=51)
+    with np.load(path) as file:
+        content = {key: file[key] for key in file.files}
+    np.savez(path, **{**content, "event_codes": json.dumps({"0": "T0", "1": "T1", "2": "T2"})})
+    runner, bundle = CliRunner(), tmp_path / "bundle"
+    assert (
+        runner.invoke(app, ["export", str(tiny_run.recipe.output), str(bundle), "--training"]).exit_code == 0
+    )
+    words = ["personalise", str(bundle), "--data", str(tmp_path / "people"), "--trials", "5", "--steps", "1"]
+    refused = runner.invoke(app, words)
+    assert refused.exit_code == 2
+    assert "--labels OLD=left_fist" in refused.output
+    words += ["--labels", "T0=rest", "--labels", "T1=left_fist", "--labels", "T2=right_fist"]
+    done = runner.invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert set(found["per_subject"]) == {"A1"}
+    assert found["notes"][0].startswith("A1: somebody of this name was learned from")
+    mine = [*words[:4], *words[8:], "--steps", "30", "--lr", "0.01", "-o", str(tmp_path / "me"), "--json"]
+    made = json.loads(runner.invoke(app, mine).stdout)
+    assert made["trials"] == {"left_fist": 3, "right_fist": 3}
+    assert made["notes"] == found["notes"]
 
 
 def test_the_command_scores_people_and_writes_a_bundle(

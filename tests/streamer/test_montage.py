@@ -168,3 +168,49 @@ def test_armband_is_taken_in_order() -> None:
     assert config.build(info).info.ch_types == ("emg", "emg")
     with pytest.raises(StreamMismatch, match="4 channels are needed"):
         Config(ch_names=("1", "2", "3", "4"), by="order").build(info)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("C3", "C4", "C3"),
+        ("C3", "C4", "c3"),
+        ("EEG C3-Ref", "C4", "C3."),
+        ("C3", "C4", "C3-1"),  # as a reader of recordings tells namesakes apart
+        ("C4", "C3", "C3-3", "C3-4"),  # as LSL's does
+        ("C4", "C3-0", "C3-1"),  # as MNE's do
+        ("EEG C3-Ref", "C4", "EEG C3-Ref-3"),
+    ],
+)
+def test_an_electrode_that_is_there_twice_is_refused(names: tuple[str, ...]) -> None:
+    """Which of the two is meant nobody knows: both are named, and what to do."""
+    with pytest.raises(StreamMismatch, match=r"C3 is there .* times .*`channels:`") as error:
+        Config(ch_names=("C3", "C4"), min_present=1).build(eeg(*names))
+    assert all(name in str(error.value) for name in names if "3" in name)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("C3", "C4", "n/a", "n/a"),
+        ("C3", "C4", "Status", "Status-1"),
+        ("C3", "C4", "Fz", "Fz"),
+        ("C3", "C4", "C3-A2"),  # what is called C3 itself goes before what could be called so
+        ("C3", "C4", "C3-P3"),
+    ],
+)
+def test_namesakes_that_are_not_used_do_not_matter(names: tuple[str, ...]) -> None:
+    """Channels that the montage leaves out may be called as they like."""
+    assert Config(ch_names=("C3", "C4")).build(eeg(*names)).used == (0, 1)
+
+
+def test_namesakes_that_are_all_wanted_are_no_mistake() -> None:
+    """A bundle for any montage asks for every channel under the name that tells it apart."""
+    names = ("C3", "C3-1", "EMG", "EMG-1")
+    assert Config(ch_names=names).build(eeg(*names, "n/a")).used == (0, 1, 2, 3)
+
+
+def test_a_refusal_names_the_source_block_as_a_remedy() -> None:
+    """Whoever cannot rename in the recorder can name the channels in the config."""
+    with pytest.raises(StreamMismatch, match=r"`channels:` in the source block"):
+        Config(ch_names=("C3", "C4", "Cz")).build(eeg("1", "2", "3"))

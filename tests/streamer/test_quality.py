@@ -151,11 +151,12 @@ def test_counts_outlive_a_reset() -> None:
     assert step.counts["non-finite"] == 1000
 
 
-def test_limits_are_microvolts_in_any_unit() -> None:
-    """The same signal in volts is judged alike."""
-    x = clean() * np.float32(1e-6)
+@pytest.mark.parametrize(("unit", "scale"), [("V", 1e-6), ("10 uV", 0.1)])
+def test_limits_are_microvolts_in_any_unit(unit: str, scale: float) -> None:
+    """The same signal in volts, or in counts, is judged alike."""
+    x = clean() * np.float32(scale)
     x[500:, 2] = 0
-    step = Config().build(eeg("Fz", "C3", "C4", "Pz", unit="V"))
+    step = Config().build(eeg("Fz", "C3", "C4", "Pz", unit=unit))
     step(chunk_of(x, step.info))
     assert step.bad == {"C4": "flat"}
 

@@ -126,5 +126,8 @@ def test_a_missing_unit_is_asked_for_where_it_can_be_said(tmp_path: Path, step: 
     path = unnamed(tmp_path)
     with Config(path=path).open() as source, pytest.raises(StreamMismatch, match="Set `unit:` in the source"):
         step.build(source.info)
-    with Config(path=path, unit="uV").open() as source:
-        step.build(source.info)
+    for unit in ("uV", 10.0):
+        with Config(path=path, unit=unit).open() as source:
+            step.build(source.info)
+    with pytest.raises(ValidationError, match="greater than 0"):
+        Config(path=path, unit=0)

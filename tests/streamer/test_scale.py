@@ -6,6 +6,7 @@ from stepping import apply, eeg
 
 from streamer.dsp.scale import Config
 from streamer.errors import StreamMismatch
+from streamer.units import told_unit
 
 
 @pytest.mark.parametrize(("unit", "gain"), [("V", 1e6), ("mV", 1e3), ("uV", 1.0)])
@@ -16,10 +17,19 @@ def test_units_are_converted(unit: str, gain: float) -> None:
     np.testing.assert_allclose(apply(Config(), [[2.0], [-3.0]], info).data[:, 0], [2 * gain, -3 * gain])
 
 
-def test_unknown_unit_is_refused() -> None:
+def test_counts_are_so_many_microvolts() -> None:
+    """What a source block says of one count holds, to the last digit."""
+    one = 0.02235174445
+    info = eeg("C3", unit=told_unit(one))
+    assert apply(Config(), [[2.0]], info).data[0, 0] == np.float32(2 * one)
+    assert Config(unit="V").build(info).info.unit == "V"
+
+
+@pytest.mark.parametrize("unit", ["unknown", "counts", "0 uV", "-1 uV", "nan uV", "ten uV", "10 mV", "10"])
+def test_unknown_unit_is_refused(unit: str) -> None:
     """A stream that does not say its unit is refused, and the message says how to say it."""
-    with pytest.raises(StreamMismatch, match="Set `unit:` in the source block"):
-        Config().build(eeg("C3", unit="unknown"))
+    with pytest.raises(StreamMismatch, match=r"Set `unit:` .* microvolts one count is"):
+        Config().build(eeg("C3", unit=unit))
 
 
 def test_assumed_unit_is_used_where_none_is_said() -> None:

@@ -1,0 +1,168 @@
+"""Which recordings of a folder count, and what is said of the others, of their names and of their people."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_bundle import CHANNELS, toy_graph, toy_manifest, write_bundle
+from toy_head import write_headed
+from typer.testing import CliRunner
+
+from engine.bundle import load
+from offline.cli import app
+from offline.evaluate.recordings import find_people, openers, task_of
+from offline.evaluate.run import evaluate
+
+Writer = Callable[..., Path]
+TWICE = "holds the same samples as S1R1"
+NAMESAKE = "somebody of this name was learned from"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    graph = toy_graph()
+    return write_bundle(tmp_path_factory.mktemp("toy"), toy_manifest(graph), graph)
+
+
+@pytest.fixture
+def people(tmp_path: Path, run_writer: Writer) -> Path:
+    """Two people, a run each."""
+    for seed, name in enumerate(("S1", "S2")):
+        run_writer(tmp_path / "people" / name / f"{name}R1.npz", seed=seed, channels=CHANNELS)
+    return tmp_path / "people"
+
+
+def called(path: Path, *names: str) -> Path:
+    """Write a recording anew, its events called otherwise."""
+    with np.load(path) as file:
+        content = {key: file[key] for key in file.files}
+    codes = json.dumps({str(code): name for code, name in enumerate(names)})
+    np.savez(path, **{**content, "event_codes": codes})
+    return path
+
+
+def bcitrain(*words: str | Path, code: int = 0) -> str:
+    """Run a command; return what it prints."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_a_copy_of_a_recording_counts_once(toy: Path, people: Path) -> None:
+    """A person's second file of the same samples is left out, with the reason; another person's is not."""
+    alone = evaluate(load(toy), people, ["S1"])
+    shutil.copy(people / "S1" / "S1R1.npz", people / "S1" / "S1R9.npz")
+    shutil.copytree(people / "S1", people / "S3")
+    found = evaluate(load(toy), people)
+    assert found.skipped == {"S1/S1R9": TWICE, "S3/S1R9": TWICE}
+    assert found.scores().per_subject["S1"] == alone.scores().per_subject["S1"]
+    assert set(found.scores().per_subject) == {"S1", "S2", "S3"}
+
+
+def test_a_recording_without_our_markers_is_told_how_to_rename_them(toy: Path, people: Path) -> None:
+    """The reason lists its markers and names the option; with that it is scored."""
+    for path in people.rglob("*.npz"):
+        called(path, "T0", "T1", "T2")
+    words = ("evaluate", toy, "--data", people)
+    said = bcitrain(*words, code=2)
+    assert "T0, T1, T2" in said
+    assert "--labels OLD=left_fist" in said
+    new = ("--labels", "T0=rest", "--labels", "T1=left_fist", "--labels", "T2=right_fist")
+    assert json.loads(bcitrain(*words, *new, "--json"))["n_trials"] == 12
+
+
+@pytest.mark.parametrize(
+    ("option", "pair", "there"),
+    [("--labels", "TT1=left_fist", "left_fist, rest, right_fist"), ("--channels", "XX=C3", "C3, C4, CP3")],
+)
+@pytest.mark.parametrize("command", ["evaluate", "operate"])
+def test_a_new_name_for_what_no_recording_has_is_refused(
+    toy: Path, people: Path, tmp_path: Path, command: str, option: str, pair: str, there: str
+) -> None:
+    """A slip of the pen is told, with the names that there are; what one recording has is no slip."""
+    words = [command, toy, "--data", people, "--output", tmp_path / "out", option]
+    said = bcitrain(*words, pair, code=2)
+    assert f"{option} {pair} renames nothing" in said
+    assert there in said
+    assert not (tmp_path / "out").exists()
+    called(people / "S2" / "S2R1.npz", "rest", "TT1", "right_fist")
+    if option == "--labels":
+        bcitrain(*words, pair)
+
+
+def test_names_are_asked_for_only_where_somebody_can_be_read(toy: Path, people: Path) -> None:
+    """A folder of damaged recordings is that, and no slip of the pen."""
+    for path in people.rglob("*.npz"):
+        path.write_bytes(b"PK nothing")
+    said = bcitrain("evaluate", toy, "--data", people, "--labels", "T1=left_fist", code=2)
+    assert "renames nothing" not in said
+    assert "Nothing to score" in said
+
+
+@pytest.fixture
+def trained(people: Path, tmp_path: Path) -> Path:
+    """A bundle that learned from S1 in another form and from S2 as it is, and was made S9's."""
+    graph = toy_graph()
+    plain = load(write_bundle(tmp_path / "plain", toy_manifest(graph), graph))
+    task = task_of(plain, people)
+    known = [read().fingerprint for one in find_people(task, ["S2"]) for _, read in openers(task, one)]
+    told = {
+        "trained_on": {"folder": "S0", "train": ["S1", "S2"], "validate": ["S4"]},
+        "fingerprints": {"train": known},
+        "personal": {"from": "toy 1", "subject": "S9"},
+    }
+    return write_bundle(tmp_path / "trained", toy_manifest(graph) | {"provenance": told}, graph)
+
+
+def test_somebody_learned_from_under_this_name_is_told_of(
+    trained: Path, people: Path, tmp_path: Path, run_writer: Writer
+) -> None:
+    """In JSON, report and terminal, also by a file's name; not of who is known, nor of new people."""
+    pytest.importorskip("matplotlib")
+    for seed, name in enumerate(("S0", "S2", "S4", "S9", "S1R7", "S10")):
+        run_writer(people / name / "new.npz", seed=40 + seed, channels=CHANNELS)
+    words = ("evaluate", trained, "--data", people, "--output", tmp_path / "out")
+    found: dict[str, Any] = json.loads(bcitrain(*words, "--json"))
+    (note,) = found["notes"]
+    assert note.startswith(f"S1, S1R7, S4, S9: {NAMESAKE}; if these are the same recordings in another form")
+    assert note in (tmp_path / "out" / "evaluation.md").read_text().split("## Left out")[1]
+    assert NAMESAKE in " ".join(bcitrain(*words).split())
+    assert (
+        json.loads(bcitrain("evaluate", trained, "--data", people, "--subjects", "S0", "--json"))["notes"]
+        == []
+    )
+
+
+def test_a_fit_of_the_decision_tells_of_them_too(trained: Path, people: Path, tmp_path: Path) -> None:
+    """Of those in its training; whom it validated on it may be measured on."""
+    shutil.copytree(people / "S1", people / "S4")
+    words = ("operate", trained, "--data", people, "-o", tmp_path / "new", "--json")
+    found = json.loads(bcitrain(*words))
+    (note,) = found["notes"]
+    assert note.startswith(f"S1: {NAMESAKE}")
+    assert found["recordings_left_out"] == 1
+    assert found["left_out_because"] == {"had a part in the bundle's training": 1}
+    shown = bcitrain(*words[:-1])
+    assert NAMESAKE in shown
+
+
+def test_so_few_trials_refit_no_head(tmp_path: Path, people: Path) -> None:
+    """Fewer than a refit takes are refused with that number, before anything is played."""
+    headed = write_headed(tmp_path / "headed")
+    said = bcitrain("evaluate", headed, "--data", people, "--calibrate-trials", "2", code=2)
+    assert "--calibrate-trials 2" in said
+    assert "at least 4" in said
+    assert "refitted" in bcitrain("evaluate", headed, "--data", people, "--calibrate-trials", "4")
+
+
+def test_a_report_needs_a_folder(toy: Path, people: Path, tmp_path: Path) -> None:
+    """Where it can go to none, nothing is played."""
+    (tmp_path / "file").write_text("mine")
+    said = bcitrain("evaluate", toy, "--data", people, "--output", tmp_path / "file", code=2)
+    assert "name a folder that can be written" in " ".join(said.split())
