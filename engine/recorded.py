@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, RecordingError
 from streamer.sources import SourceConfig
 
 if TYPE_CHECKING:
     from engine.config import SignalConfig
     from streamer.sources.recording import Config as Recording
 
+log = logging.getLogger(__name__)
 Taking = TypeVar("Taking", bound="SignalConfig")
 Holes = Literal["split", "repeat"]
 PACE = {"speed", "chunk"}  # of a source itself, not of its signal
@@ -51,14 +53,17 @@ def from_file(
 def recording_for(source: SourceConfig, file: Path, given: dict[str, Any]) -> Recording:
     """Return the recording of this file, with what the block of the source that it stands for tells.
 
-    Of another recording that is all but its path; of any other kind, what is said of the signal: the names of
-    its channels, its unit, and the board that it came from.
+    Of another recording that is all but its path; of any other kind, what is said of the signal: its unit,
+    the board that it came from, and the names of its channels, unless the file names its electrodes itself.
     """
     from streamer.sources.recording import Config as Recording
 
     told = {key: getattr(source, key) for key in source.model_fields_set if key in Recording.model_fields}
     if not isinstance(source, Recording):
         told = {key: value for key, value in told.items() if key not in PACE} | _board(source, file)
+        if "channels" in told and "board_id" not in told and _named(file):
+            log.warning("%s names its electrodes itself: 'channels' of the source block is left out", file)
+            del told["channels"]
     return Recording.model_validate(told | {"kind": "recording", "path": file} | given)
 
 
@@ -73,6 +78,17 @@ def parse_speed(text: str) -> float | Literal["max"]:
     if not 0 < factor < float("inf"):
         raise ConfigError(f"--speed is a positive number or 'max', not {text!r}.")
     return factor
+
+
+def _named(file: Path) -> bool:
+    """Say whether a file tells where its channels were."""
+    from streamer.montage import located
+    from streamer.sources.recording import load
+
+    try:
+        return any(located(name) for name in load(file).info.ch_names)
+    except RecordingError:
+        return False  # opening it will say what is wrong
 
 
 def _board(source: SourceConfig, file: Path) -> dict[str, int]:

@@ -106,9 +106,9 @@ def numbered(folder: Path, **others: Any) -> Path:
 def test_names_that_go_before_a_file_s_own_are_told(
     toy_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A block made for a headset renames the electrodes of another's file, and not in silence."""
+    """A block of a recording renames the electrodes of another file, and not in silence."""
     turned = [CHANNELS[1], CHANNELS[0], *CHANNELS[2:]]
-    block = {"kind": "lsl", "channels": turned}
+    block = {"kind": "recording", "path": "a.npz", "channels": turned}
     path = numbered(tmp_path, ch_names=list(CHANNELS))
     assert check(run_of(block, toy_folder), path)["ch_names"] == turned
     assert "C3 is taken for Cz, Cz for C3" in caplog.text
@@ -116,3 +116,15 @@ def test_names_that_go_before_a_file_s_own_are_told(
     check(run_of(block | {"channels": list(CHANNELS)}, toy_folder), path)
     check(run_of(block, toy_folder), numbered(tmp_path))
     assert not caplog.text
+
+
+@pytest.mark.parametrize("kind", ["lsl", "brainflow"])
+def test_a_file_that_names_its_electrodes_is_believed(
+    kind: str, toy_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A block made for a headset of other electrodes plays it as it is, however many there are."""
+    board = {"board": "CYTON_BOARD"} if kind == "brainflow" else {}
+    block = {"kind": kind, "channels": ["Fp1", "Fp2", "C3"], **board}
+    path = numbered(tmp_path, ch_names=list(CHANNELS))
+    assert check(run_of(block, toy_folder), path)["ch_names"] == list(CHANNELS)
+    assert "names its electrodes itself" in caplog.text
