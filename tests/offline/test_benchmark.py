@@ -373,6 +373,16 @@ def surer_at_first(one: Any) -> Any:
     return replace(one, log_probs=logs.astype(np.float32))
 
 
+def test_seeds_answer_together_only_where_all_of_them_can(tmp_path: Path) -> None:
+    """A hop that is bad signal to one net is so to their mean: its trial has no answer."""
+    recipe = recipe_of(tmp_path, tmp_path)
+    good = seed_of("S1")
+    (one,) = good.played
+    deaf = replace(good, played=(replace(one, valid=one.times > 8.0),))
+    row = row_of(recipe.task, recipe.models[0], [[good], [deaf]], together=True)
+    assert (row.scores[0].n, row.scores[0].n_unanswered) == (2, 1)
+
+
 def test_who_answered_for_fewer_people_is_not_the_best(tmp_path: Path) -> None:
     """Of an unfinished benchmark: the few may be easy ones."""
     recipe = recipe_of(tmp_path, tmp_path)
