@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from engine.output import EXIT_INTERRUPTED, Output
 from streamer.errors import MissingDependency
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -33,6 +34,15 @@ def need(*packages: str) -> None:
         raise MissingDependency(
             f"This command needs {', '.join(missing)}, not installed here: pip install 'bcistream[offline]'"
         )
+
+
+def interrupted(out: Output, kept: str) -> NoReturn:
+    """Say what an interrupted training kept, and exit as interrupted."""
+    if out.json:
+        out.document({"error": {"type": "Interrupted", "message": f"Interrupted; {kept}"}})
+    else:
+        out.say(f"Interrupted; {kept}")
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def quiet(*loggers: str) -> None:

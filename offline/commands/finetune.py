@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from engine.output import EXIT_INTERRUPTED, Output
+from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import Changes, Json, Resume, need, quiet
+from offline.commands._shared import Changes, Json, Resume, interrupted, need, quiet
 from streamer.errors import ConfigError
 
 
@@ -43,8 +43,7 @@ def finetune(
             with bar(out, "reading recordings") as progress:
                 run = run_training(settings, resume=resume, progress=progress)
         except KeyboardInterrupt:
-            _say_how_to_resume(out, settings.output, steps=settings.mode != "frozen")
-            raise SystemExit(EXIT_INTERRUPTED) from None
+            interrupted(out, _kept(settings.output, steps=settings.mode != "frozen"))
         frozen = {f"frozen_{name}": run.start[name] for name in ("balanced_accuracy", "cross_entropy")}
         out.result(
             {
@@ -77,17 +76,12 @@ def _test(out: Output, run: Path, subjects: list[str], resume: bool) -> None:
     out.say(f"Every figure: {run / TEST}")
 
 
-def _say_how_to_resume(out: Output, output: Path, *, steps: bool) -> None:
-    """Say what an interrupted fine-tuning kept."""
+def _kept(output: Path, *, steps: bool) -> str:
+    """Return what an interrupted fine-tuning kept."""
     from offline.runs import CHECKPOINT
 
     if not steps:
-        kept = "nothing is kept: a frozen backbone has no steps to resume"
-    elif (output / CHECKPOINT).is_file():
-        kept = "the last checkpoint is kept. Go on: the same command with --resume"
-    else:
-        kept = "nothing is kept: the first checkpoint is written after optim.evaluate_every steps"
-    if out.json:
-        out.document({"error": {"type": "Interrupted", "message": f"Interrupted; {kept}"}})
-    else:
-        out.say(f"Interrupted; {kept}")
+        return "nothing is kept: a frozen backbone has no steps to resume"
+    if (output / CHECKPOINT).is_file():
+        return "the last checkpoint is kept. Go on: the same command with --resume"
+    return "nothing is kept: the first checkpoint is written after optim.evaluate_every steps"

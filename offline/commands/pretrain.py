@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from engine.output import EXIT_INTERRUPTED, Output
-from offline.commands._shared import Changes, Json, Resume, need, quiet
+from offline.commands._shared import Changes, Json, Resume, interrupted, need, quiet
 
 
 def pretrain(
@@ -35,7 +35,7 @@ def pretrain(
             run = run_training(settings, resume=resume, progress=first and not json)
         except KeyboardInterrupt:
             if first:
-                _say_how_to_resume(out, settings.output)
+                interrupted(out, _kept(settings.output))
             raise SystemExit(EXIT_INTERRUPTED) from None
         if first:
             out.result(
@@ -51,15 +51,10 @@ def pretrain(
             out.say(f"Next: bcitrain export {settings.output} FOLDER --part {part}")
 
 
-def _say_how_to_resume(out: Output, output: Path) -> None:
-    """Say what an interrupted training kept."""
+def _kept(output: Path) -> str:
+    """Return what an interrupted training kept."""
     from offline.runs import CHECKPOINT, load_run
 
     if (output / CHECKPOINT).is_file():
-        kept = f"step {load_run(output).steps} is kept. Go on: the same command with --resume"
-    else:
-        kept = "nothing is kept: the first checkpoint is written after steps_per_epoch steps."
-    if out.json:
-        out.document({"error": {"type": "Interrupted", "message": f"Interrupted; {kept}"}})
-    else:
-        out.say(f"Interrupted; {kept}")
+        return f"step {load_run(output).steps} is kept. Go on: the same command with --resume"
+    return "nothing is kept: the first checkpoint is written after steps_per_epoch steps"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import Json, Resume, need, quiet
+from offline.commands._shared import Json, Resume, interrupted, need, quiet
 
 
 def train(
@@ -29,7 +29,10 @@ def train(
 
         quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
         settings = load(recipe, change or [])
-        run = run_training(settings, resume=resume, progress=not json)
+        try:
+            run = run_training(settings, resume=resume, progress=not json)
+        except KeyboardInterrupt:
+            interrupted(out, _kept(settings.output))
         out.result(
             {
                 "output": str(settings.output),
@@ -39,3 +42,12 @@ def train(
             }
         )
         out.say(f"Next: bcitrain export {settings.output} FOLDER")
+
+
+def _kept(output: Path) -> str:
+    """Return what an interrupted training kept."""
+    from offline.train.train import CHECKPOINT
+
+    if (output / CHECKPOINT).is_file():
+        return "the last epoch is kept. Go on: the same command with --resume"
+    return "nothing is kept: the first checkpoint is written after an epoch"

@@ -24,9 +24,9 @@ from offline.finetune.data import Labelled, Progress
 from offline.finetune.recipe import Recipe
 from offline.finetune.run import Scores
 from offline.models.decoder import Decoder
-from offline.pretrain.module import changed_settings
 from offline.probe.finetune import order, rate_share
 from offline.probe.tasks import Index
+from offline.resume import changed_settings, check_unchanged
 from offline.runs import CHECKPOINT
 from streamer.errors import ConfigError
 
@@ -161,11 +161,7 @@ class Training:
         if not self._path.is_file():
             raise ConfigError(f"Nothing to resume: {self._path} is not there. Fine-tune without --resume.")
         state = checkpoint.load(self._path)
-        if changed := changed_settings(state["identity"], identity):
-            raise ConfigError(
-                f"{self._recipe.output} cannot be resumed with this recipe: {', '.join(changed)} changed. "
-                "Restore what it was, or fine-tune anew into another output."
-            )
+        check_unchanged(self._recipe.output, changed_settings(state["identity"], identity))
         self._net.load_state_dict(state["net"])
         self._optimizer.load_state_dict(state["optimizer"])
         return Progressed(**state["at"])

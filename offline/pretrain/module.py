@@ -15,6 +15,7 @@ from offline import runs
 from offline.pretrain.data import PretrainData
 from offline.pretrain.recipe import Optim, PretrainRecipe
 from offline.provenance import versions
+from offline.resume import changed_settings, check_unchanged
 from offline.runs import CHECKPOINT, PretrainRun
 from offline.systems import Moment, Segments, System
 from streamer.errors import ConfigError
@@ -177,11 +178,7 @@ class Pretraining(L.LightningModule):  # type: ignore[misc]
         changed = changed_settings(kept["course"], self.recipe.course())
         if kept["fingerprints"] != self.data.fingerprints:
             changed.append("the recordings in data.shards or the rows of data.tables")
-        if changed:
-            raise ConfigError(
-                f"{self.recipe.output} cannot be resumed with this recipe: {', '.join(changed)} changed. "
-                "Restore what it was, or train anew into another output."
-            )
+        check_unchanged(self.recipe.output, changed)
         self._past, self._scores, self._steps = kept["past"], kept["scores"], kept["steps"]
 
     def _count(self) -> None:
@@ -211,14 +208,3 @@ def learning_rate(optim: Optim, step: int) -> float:
         return optim.lr * (step + 1) / optim.warmup_steps
     share = (step - optim.warmup_steps) / (optim.steps - optim.warmup_steps)
     return optim.lr_end + (optim.lr - optim.lr_end) * (1 + math.cos(math.pi * share)) / 2
-
-
-def changed_settings(before: Any, now: Any, path: str = "") -> list[str]:
-    """Return where two recipes differ, as paths."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now else [path]
-    return [
-        fault
-        for key in sorted({*before, *now})
-        for fault in changed_settings(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-    ]

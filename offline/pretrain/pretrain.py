@@ -27,6 +27,7 @@ from offline.checkpoint import SafetensorsIO
 from offline.pretrain.data import PretrainData
 from offline.pretrain.module import Pretraining
 from offline.pretrain.recipe import PretrainRecipe
+from offline.resume import interruptible
 from offline.runs import CHECKPOINT, PretrainRun
 from streamer.errors import ConfigError
 
@@ -91,7 +92,7 @@ def pretrain(
     system = recipe.system.build(data.train.sfreq)
     module = Pretraining(recipe, system, data, _words(on))
     trainer = _trainer(recipe, on, progress, stop_after)
-    with _quiet(), _interruptible():
+    with _quiet(), interruptible():
         checkpoint = recipe.output / CHECKPOINT if resume else None
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return module.run()
@@ -174,12 +175,3 @@ def _quiet() -> Iterator[None]:
         # Lightning 2.6 asks torch's pytree in a way that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
         yield
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt where Lightning, told to stop, has torn down and would end the process."""
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None

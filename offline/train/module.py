@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from offline.resume import changed_settings, check_unchanged
 from offline.train.augment import Augmenter
 from offline.train.batches import Batch, Batches, Plan
 from offline.train.data import Material
@@ -38,12 +39,15 @@ class Loaders(L.LightningDataModule):  # type: ignore[misc]
     ----------
     batches : Batches
     held_out : Side
+    fingerprints : list of list of str
+        Of the recordings that are trained and validated on.
     """
 
     def __init__(self, recipe: Recipe, material: Material) -> None:
         super().__init__()
         self.batches = make_batches(recipe, material)
         self.held_out, self._hop = material.validate, recipe.model.hop
+        self.fingerprints = [list(side.fingerprints) for side in (material.train, material.validate)]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training loader; the module tells its data set which epoch it is."""
@@ -87,6 +91,21 @@ class Learning(L.LightningModule):  # type: ignore[misc]
         self._seen.clear()
         for name, value in scores(logits, side, self.recipe, self.model.left_context)[0].items():
             self.log(name, value, prog_bar=name == "val_balanced_accuracy")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the training is of."""
+        checkpoint["training"] = {
+            "course": self.recipe.course(),
+            "fingerprints": self.trainer.datamodule.fingerprints,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another training."""
+        kept = checkpoint.get("training", {})
+        changed = changed_settings(kept.get("course"), self.recipe.course())
+        if kept.get("fingerprints") != self.trainer.datamodule.fingerprints:
+            changed.append("the recordings in data")
+        check_unchanged(self.recipe.output, changed)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW and one cycle of the learning rate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -164,10 +165,17 @@ class Recipe(Config):
         return self
 
     def digest(self) -> str:
-        """Return 16 hex digits of what decides the weights: not output folder, card or decision stage."""
+        """Return 16 hex digits of what decides the weights."""
+        return hashlib.sha256(self._course().encode()).hexdigest()[:16]
+
+    def course(self) -> dict[str, Any]:
+        """Return what decides the weights, as JSON values: not output folder, card or decision stage."""
+        course: dict[str, Any] = json.loads(self._course())
+        return course
+
+    def _course(self) -> str:
         apart: Any = {"output": True, "card": True, "decision": True, "protocol": {"live"}}
-        kept = self.model_dump_json(exclude=apart, by_alias=True)
-        return hashlib.sha256(kept.encode()).hexdigest()[:16]
+        return self.model_dump_json(exclude=apart, by_alias=True)
 
 
 def load(path: str | Path, changes: Sequence[str] = ()) -> Recipe:

@@ -15,12 +15,13 @@ from offline import checkpoint as files
 from offline import operating, run_folder
 from offline.checkpoint import SafetensorsIO
 from offline.provenance import versions
+from offline.resume import interruptible
 from offline.train import fitted
 from offline.train.cuts import hops
 from offline.train.data import Material, read_material
 from offline.train.module import Learning, Loaders
 from offline.train.recipe import Recipe
-from offline.train.run import Run
+from offline.train.run import Run, load_run
 from offline.train.validate import as_played, scores, stepped
 from streamer.errors import ConfigError
 
@@ -44,12 +45,14 @@ def train(
     Raises
     ------
     ConfigError, RecordingError, StreamMismatch
-        The recipe does not fit the recordings, or there is no checkpoint to resume from.
+        The recipe does not fit the recordings, there is no checkpoint to resume from, or the output folder
+        holds another training.
+    KeyboardInterrupt
+        Interrupted; the last checkpoint is kept.
     """
     started = time.monotonic()
     checkpoint = recipe.output / CHECKPOINT
-    if resume and not checkpoint.is_file():
-        raise ConfigError(f"Nothing to resume: {checkpoint} is not there. Train without --resume.")
+    _check_output(recipe, resume)
     L.seed_everything(recipe.seed, verbose=False)
     material = read_material(recipe)
     if isinstance(recipe.cut, hops.Config):
@@ -61,6 +64,23 @@ def train(
     return run
 
 
+def _check_output(recipe: Recipe, resume: bool) -> None:
+    """Refuse to resume from nothing, and to train over an unfinished training or another one."""
+    folder, checkpoint = recipe.output, recipe.output / CHECKPOINT
+    if resume and not checkpoint.is_file():
+        raise ConfigError(f"Nothing to resume: {checkpoint} is not there. Train without --resume.")
+    finished = (folder / run_folder.RUN).is_file()
+    if not resume and not finished and checkpoint.is_file():
+        raise ConfigError(
+            f"{folder} holds a training that was interrupted: go on with --resume, or remove the folder to "
+            "begin anew."
+        )
+    if finished and load_run(folder).recipe.digest() != recipe.digest():
+        raise ConfigError(
+            f"{folder} holds another training: name another folder (--set output=FOLDER), or remove it."
+        )
+
+
 def _learned(
     recipe: Recipe, material: Material, checkpoint: Path | None, progress: bool, stop_after: int | None
 ) -> Any:
@@ -68,7 +88,7 @@ def _learned(
     loaders = Loaders(recipe, material)
     module = Learning(recipe)
     trainer = _trainer(recipe, progress, stop_after)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), interruptible():
         # Batches come ready-made from memory: workers would only copy them between processes.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # It is not empty when a training is resumed or repeated, which is what was asked for.
@@ -115,7 +135,7 @@ def _trainer(recipe: Recipe, progress: bool, stop_after: int | None) -> Any:
     # Not save_last: that writes only when training ends, after the average has replaced the weights.
     callbacks.append(_keeper(folder, CHECKPOINT))
     if progress:
-        callbacks.append(RichProgressBar())
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))  # the result is on standard output
     return L.Trainer(
         accelerator="cpu",
         max_epochs=recipe.optim.epochs if stop_after is None else min(stop_after, recipe.optim.epochs),

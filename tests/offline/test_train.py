@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
@@ -21,9 +23,10 @@ from safetensors.torch import load_file  # noqa: E402
 from engine.backends.onnxruntime import Config as OnnxRuntime  # noqa: E402
 from engine.bundle import load as load_bundle  # noqa: E402
 from offline.calibrate import fit_temperature  # noqa: E402
+from offline.cli import app  # noqa: E402
 from offline.evaluate.played import play  # noqa: E402
 from offline.probe.features import Signal  # noqa: E402
-from offline.run_folder import WEIGHTS  # noqa: E402
+from offline.run_folder import RUN, WEIGHTS  # noqa: E402
 from offline.train.data import Side, prepare, read_material  # noqa: E402
 from offline.train.fold import train_fold  # noqa: E402
 from offline.train.recipe import load, parse  # noqa: E402
@@ -58,6 +61,60 @@ def test_a_resumed_training_is_the_uninterrupted_one(make_recipe: MakeRecipe, tm
     a = load_file(straight.output / WEIGHTS)
     b = load_file(broken.output / WEIGHTS)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_no_training_is_trained_over(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """One that was interrupted is resumed, and by its own recipe; a finished one of other settings stays."""
+    recipe = make_recipe(tmp_path, epochs=2)
+    faster = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"lr": 0.1})})
+    train(recipe, progress=False, stop_after=1)
+    (recipe.output / RUN).unlink()  # what `stop_after` leaves and an interruption does not
+    with pytest.raises(ConfigError, match="go on with --resume"):
+        train(recipe, progress=False)
+    with pytest.raises(ConfigError, match=r"resumed with this recipe: optim\.lr changed"):
+        train(faster, progress=False, resume=True)
+    train(recipe, progress=False, resume=True)
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="holds another training"):
+            train(faster, progress=False, resume=resume)
+    before = load_file(recipe.output / WEIGHTS)
+    train(recipe, progress=False)  # the same once more gives the same
+    assert all(torch.equal(value, before[name]) for name, value in load_file(recipe.output / WEIGHTS).items())
+
+
+def test_a_training_resumes_on_its_own_recordings_only(
+    make_recipe: MakeRecipe, corpus_dir: Path, tmp_path: Path
+) -> None:
+    """Other people under the same names are another training."""
+    recipe = make_recipe(tmp_path / "run", epochs=2)
+    corpus = tmp_path / "corpus"
+    shutil.copytree(corpus_dir, corpus)
+    folder = recipe.data.folders[0].model_copy(update={"path": corpus})
+    data = recipe.data.model_copy(update={"folders": (folder,)})
+    recipe = recipe.model_copy(update={"data": data})
+    train(recipe, progress=False, stop_after=1)
+    first, second = sorted(corpus.rglob("*A1*.npz"))[:2]
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(ConfigError, match="the recordings in data changed"):
+        train(recipe, progress=False, resume=True)
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning would end the process without a word, and with an exit code that says failure."""
+    recipe = make_recipe(tmp_path / "run", epochs=2)
+    train(recipe, progress=False, stop_after=1)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise SystemExit(1)  # what its `fit` does when Ctrl-C reaches it
+
+    monkeypatch.setattr("lightning.Trainer.fit", interrupted)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True)))
+    result = CliRunner().invoke(app, ["train", str(path), "--json"])
+    assert result.exit_code == 130
+    assert "the same command with --resume" in json.loads(result.stdout)["error"]["message"]
 
 
 def test_a_run_may_be_moved(tiny_run: Any, tmp_path: Path) -> None:
