@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.output import EXIT_INTERRUPTED, Output
+from offline.commands._bar import bar
+from offline.commands._folder import (
+    Channels,
+    Hold,
+    Holes,
+    Labels,
+    SubjectPattern,
+    UvPerCount,
+    folder_of,
+)
 from offline.commands._shared import Json, need
+
+MARKERS = 6  # of a recording that are listed
 
 app = typer.Typer(help="Lists recordings, and turns them into shards.", no_args_is_help=True)
 
@@ -19,13 +31,17 @@ def list_(
         Path,
         typer.Argument(metavar="PATH", help="Folder of recordings, or a table of people: npz, csv, tsv."),
     ],
+    subject_pattern: SubjectPattern = None,
+    hold: Hold = None,
+    uv_per_count: UvPerCount = None,
+    holes: Holes = None,
+    channels: Channels = None,
+    labels: Labels = None,
     json: Json = False,
 ) -> None:
-    """List what a folder of recordings or a table of people holds."""
+    """List what a folder of recordings, of any format, or a table of people holds."""
     out = Output(json)
     with out.errors():
-        from offline.data.corpus import Corpus, read
-
         if folder.is_file():
             from offline.data.table_list import entries
 
@@ -35,25 +51,32 @@ def list_(
             else:
                 out.table(str(folder), people)
             return
-        corpus = Corpus(folder)
-        rows = [
-            {
-                "subject": subject,
-                "recording": recording.name,
-                "seconds": round(len(recording) / recording.info.sfreq, 1),
-                "sfreq": recording.info.sfreq,
-                "n_chans": recording.info.n_chans,
-                "task": recording.meta.get("task"),
-                "events": len(recording.markers),
-                "fingerprint": recording.fingerprint,
-            }
-            for subject in corpus.subjects
-            for recording in map(read, corpus.files(subject))
-        ]
-        if json:
-            out.document({"folder": str(folder), "recordings": rows})
-        else:
-            out.table(str(folder), rows)
+        settings = folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels)
+        _recordings(out, folder, settings)
+
+
+def _recordings(out: Output, path: Path, settings: dict[str, Any]) -> None:
+    """Show a row per recording of a folder, and say which cannot be read."""
+    from offline.data.listing import recordings
+    from offline.data.sources import Folder
+
+    with bar(out, "reading recordings") as progress:
+        rows, unreadable = recordings(Folder(path=path, **settings), progress)
+    if out.json:
+        out.document({"folder": str(path), "recordings": rows, "unreadable": unreadable})
+        return
+    out.table(str(path), [_short(row) for row in rows])
+    for one in unreadable:
+        out.say(f"{one['recording']} cannot be read: {one['why']}")
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a recording fits on a screen, its commonest markers first."""
+    shown = {name: row[name] for name in ("subject", "recording", "seconds", "sfreq")}
+    kinds = ", ".join(f"{count} {kind}" for kind, count in row["channels"].items())
+    common = sorted(row["markers"].items(), key=lambda one: -one[1])
+    markers = ", ".join(f"{count} {label}" for label, count in common[:MARKERS])
+    return {**shown, "channels": kinds, "markers": markers + ", ..." * (len(common) > MARKERS)}
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import warnings
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from offline.data.corpus import fingerprint
+from offline.data.fingerprint import fingerprint, fingerprint_of_file
 from streamer.components import Config
 from streamer.errors import ConfigError, MissingDependency, RecordingError
 from streamer.sources.recording import Holes, Recording, load, repeated
@@ -290,7 +289,7 @@ def _read(path: Path, folder: Folder) -> Opened:
     if recording.info.unit == "unknown" and folder.uv_per_count is not None:
         data = recording.data * np.float32(folder.uv_per_count)
         recording = replace(recording, data=data, info=replace(recording.info, unit="uV"))
-    return recording, _fingerprint(path)
+    return recording, fingerprint_of_file(path)
 
 
 def _renamed(recording: Recording, folder: Folder) -> Recording:
@@ -313,20 +312,6 @@ def _unheld(recording: Recording, hold: int) -> Recording:
         )
     info = replace(recording.info, sfreq=recording.info.sfreq / hold)
     return replace(recording, info=info, data=recording.data[::hold], times=recording.times[::hold])
-
-
-def _fingerprint(path: Path) -> str:
-    """Return what identifies the recording: of an npz its samples, else the bytes of the file."""
-    if path.suffix.lower() == ".npz":
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return fingerprint(file["data"])
-    digest = hashlib.sha256()
-    samples = path.with_suffix(".eeg")  # of BrainVision the header alone identifies nothing
-    for part in (path, samples) if path.suffix.lower() == ".vhdr" and samples.is_file() else (path,):
-        with part.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _place(subject: Subject) -> str:

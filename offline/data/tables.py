@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from offline.data import connectomes, roi
-from offline.data.corpus import fingerprint
+from offline.data.fingerprint import fingerprint
 from offline.data.roi import RoiSettings
 from offline.data.table_files import files_below, read_labels, read_rows
 from streamer.components import Config

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from engine.adapt import fit
 from engine.bundle import Bundle
 from engine.faults import faults
+from offline.data.people import people_in
 from offline.data.segments import chosen
-from offline.data.sources import Folder, Subject, find, select, subject_of
+from offline.data.sources import Folder, Subject, select, subject_of
 from offline.evaluate.played import QUALITY
 from offline.evaluate.protocol import Trials, Windows, parse
 from offline.probe.tasks import Session
@@ -92,23 +90,17 @@ def protocol_of(bundle: Bundle, options: Options | None = None) -> Trials | Wind
 
 
 def find_people(task: Task, wanted: Sequence[str] | None = None) -> list[Subject]:
-    """Return who is in the folder, sorted by name.
-
-    Subjects are told apart by the folder's pattern; without one by what the recordings' own files say
-    (``subject`` in the ``meta`` of an npz), else by sub-folder or file name.
+    """Return who is in the folder, or those of them that are wanted, sorted by name.
 
     Raises
     ------
     RecordingError
         No such folder or subject, or no recording.
     """
-    folder = task.folder
-    people = find([folder], [])
-    if folder.subject is None:
-        people = _regrouped(people, folder)
+    people = people_in(task.folder)
     if wanted is None:
         return people
-    names = select([one.name for one in people], wanted, str(folder.path))
+    names = select([one.name for one in people], wanted, str(task.folder.path))
     return [one for one in people if one.name in names]
 
 
@@ -243,27 +235,6 @@ def _protocol(bundle: Bundle, own: Mapping[str, Any], said: Mapping[str, Any]) -
         if said:
             raise ConfigError(f"The protocol makes no sense:\n{faults(error)}") from error
         raise BundleError(f"Bundle {bundle.label} says of its own protocol:\n{faults(error)}") from error
-
-
-def _regrouped(people: Sequence[Subject], folder: Folder) -> list[Subject]:
-    """Return the same files by the subject that they themselves name, where they do."""
-    files: dict[str, list[Path]] = {}
-    for person in people:
-        for path in person.files:
-            files.setdefault(_named(path) or person.name, []).append(path)
-    return [Subject(name, folder, tuple(sorted(files[name]))) for name in sorted(files)]
-
-
-def _named(path: Path) -> str | None:
-    """Return the subject that an npz says it is of; None where it says nothing."""
-    if path.suffix.lower() != ".npz":
-        return None
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-        return str(meta["subject"]) if meta.get("subject") else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-        return None  # reading it will say what is wrong
 
 
 def fits_protocol(session: Session, classes: Sequence[str], idle: str | None, task: Task) -> str:

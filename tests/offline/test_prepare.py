@@ -22,7 +22,7 @@ from shard_corpus import make, settings
 
 from offline.cli import app
 from offline.data import shard_writer
-from offline.data.corpus import fingerprint
+from offline.data.fingerprint import fingerprint
 from offline.data.prepare import load, parse, prepare
 from streamer.chain import Chain
 from streamer.clean import Cleaner

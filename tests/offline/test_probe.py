@@ -218,9 +218,9 @@ def test_pretrained_and_untrained_nets_are_compared(corpus_dir: Path, tmp_path: 
 
 def test_nets_are_not_tested_on_what_they_have_seen(corpus_dir: Path, tmp_path: Path) -> None:
     """A run whose fingerprints hold a tested recording is refused before anything is computed."""
-    from offline.data.corpus import read
+    from offline.data.fingerprint import fingerprint_of_file
 
-    known = read(corpus_dir / "A3" / "A3R2.npz").fingerprint
+    known = fingerprint_of_file(corpus_dir / "A3" / "A3R2.npz")
     run = run_folder(tmp_path / "run", [known])
     recipe = recipe_of(corpus_dir, tmp_path / "probe", [{"kind": "pretrained", "name": "codec", "run": run}])
     with pytest.raises(ConfigError, match=r"codec .* was pretrained on A3/A3R2"):

@@ -1,0 +1,90 @@
+"""`bcitrain data list`: what a folder of recordings holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from offline.cli import app
+from offline.data.fingerprint import fingerprint, fingerprint_of_file
+
+RUN = "A1/A1R1.npz"
+
+
+def listed(*words: str | Path) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["data", "list", *map(str, words), "--json"])
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_a_row_says_what_a_recording_is(corpus_dir: Path) -> None:
+    """Whose, how long, at which rate, which channels and how often which marker."""
+    rows = listed(corpus_dir)["recordings"]
+    assert [row["recording"] for row in rows[:3]] == ["A1R1", "A1R2", "A2R1"]
+    with np.load(corpus_dir / RUN) as file:
+        stored, events = file["data"], file["events"]
+        codes = json.loads(str(file["event_codes"]))
+    markers = {codes[str(code)]: int((events[:, 2] == code).sum()) for code in set(events[:, 2].tolist())}
+    assert rows[0] == {
+        "subject": "A1",
+        "recording": "A1R1",
+        "seconds": round(stored.shape[1] / 160, 1),
+        "sfreq": 160.0,
+        "unit": "uV",
+        "channels": {"eeg": len(stored)},
+        "holes": 0,
+        "markers": dict(sorted(markers.items())),
+        "fingerprint": fingerprint(stored),
+    }
+
+
+def test_every_format_is_listed_and_what_cannot_be_read_is_told(corpus_dir: Path, tmp_path: Path) -> None:
+    """Beside npz whatever MNE or pyxdf read; one damaged file stops nothing."""
+    mne = pytest.importorskip("mne")
+    shutil.copy(corpus_dir / RUN, tmp_path / "good.npz")
+    (tmp_path / "cut.npz").write_bytes((corpus_dir / RUN).read_bytes()[:2000])
+    info = mne.create_info(["C3", "C4"], 100.0, "eeg")
+    raw = mne.io.RawArray(np.zeros((2, 300)), info, verbose="error")
+    raw.set_annotations(mne.Annotations([1.0], [0.5], ["left"]))
+    raw.save(tmp_path / "other_raw.fif", verbose="error")
+    document = listed(tmp_path)
+    found = {row["recording"]: row for row in document["recordings"]}
+    assert set(found) == {"good", "other_raw"}
+    assert found["other_raw"]["markers"] == {"left": 1}
+    ((one,),) = [document["unreadable"]]
+    assert one["recording"] == "cut/cut"
+    assert "cut.npz" in one["why"]
+
+
+def test_options_of_the_folder_hold(corpus_dir: Path) -> None:
+    """The rows are what `evaluate` with the same options would see."""
+    (row,) = listed(corpus_dir, "--subject-pattern", "(A1)/A1R1", "--labels", "left_fist=left")["recordings"]
+    assert "left" in row["markers"]
+    assert "left_fist" not in row["markers"]
+
+
+def test_a_table_for_people(corpus_dir: Path) -> None:
+    """Without --json a table, with the commonest markers."""
+    result = CliRunner().invoke(app, ["data", "list", str(corpus_dir)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "A3R2" in result.stdout
+    assert "rest" in result.stdout
+
+
+def test_a_fingerprint_is_of_the_samples_alone(run_writer: Callable[..., Path], tmp_path: Path) -> None:
+    """Renaming a subject keeps the fingerprint; other samples have another."""
+    path = run_writer(tmp_path / "s1" / "a.npz", seed=1)
+    (tmp_path / "x9").mkdir()
+    copy = shutil.copy(path, tmp_path / "x9" / "b.npz")
+    other = run_writer(tmp_path / "s2" / "a.npz", seed=2)
+    assert fingerprint_of_file(path) == fingerprint_of_file(Path(copy))
+    assert fingerprint_of_file(path) != fingerprint_of_file(other)
+    assert len(fingerprint_of_file(path)) == 16
