@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +63,12 @@ class Tally:
     @property
     def hits(self) -> Floats:
         """Share of the commands whose first label was their own; shape (...)."""
-        return np.asarray(self.right.mean(axis=0))
+        return _mean(self.right)
 
     @property
     def wrong(self) -> Floats:
         """Share of the commands whose first label was another one; shape (...)."""
-        return np.asarray((~np.isnan(self.delays) & ~self.right).mean(axis=0))
+        return _mean(~np.isnan(self.delays) & ~self.right)
 
     @property
     def median_s(self) -> Floats:
@@ -97,7 +98,7 @@ class Tally:
     @property
     def rate(self) -> Floats:
         """False labels per minute, averaged over people, each counting alike; shape (...)."""
-        return np.asarray(self.rates.mean(axis=0))
+        return _mean(self.rates)
 
     def limit(self, confidence: float) -> Floats:
         """Return how many per minute people in general have at most on average; shape (...).
@@ -105,6 +106,11 @@ class Tally:
         That is an upper limit of `offline.rates.upper_limit`: it holds how people differ.
         """
         return upper_limit(*self.people, confidence)
+
+
+def _mean(each: NDArray[Any]) -> Floats:
+    """Return the mean over the first axis, NaN where there is nothing along it."""
+    return np.asarray(each.mean(axis=0)) if len(each) else np.full(each.shape[1:], np.nan)
 
 
 def tally(

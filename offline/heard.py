@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.answers import LatentLog
 from engine.backends import Arrays, Backend
@@ -18,8 +17,7 @@ from engine.bundle import Bundle
 from engine.framer import Frame
 from engine.head import Head
 from engine.pipeline import Pipeline
-from engine.refit import log_softmax
-from offline.evaluate.played import QUALITY, Played, chunks
+from offline.evaluate.played import QUALITY, Played, chunks, log_softmax
 from offline.probe.tasks import Session
 from streamer.errors import BundleError
 from streamer.types import Marker
@@ -76,7 +74,7 @@ class Heard:
             subject=self.subject,
             name=self.name,
             times=times,
-            log_probs=_known(logits / temperature),
+            log_probs=log_softmax(logits / temperature),
             valid=self.log.valid,
             labels=np.full(len(times), -1),
             markers=tuple(asked_since(self.markers, since, cued)),
@@ -125,9 +123,3 @@ def asked_since(markers: Sequence[Marker], since: float, cued: bool) -> Iterator
             until = marker.time + marker.duration if marker.duration else np.inf
             if min(until, following.time if following else np.inf) > since:
                 yield replace(marker, time=since, duration=until - since if marker.duration else 0.0)
-
-
-def _known(logits: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return log-probabilities, (n, n_classes); even ones where a logit is not finite."""
-    known = np.where(np.isfinite(logits).all(axis=1, keepdims=True), logits, 0.0)
-    return log_softmax(known).astype(np.float32)

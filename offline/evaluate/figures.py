@@ -69,7 +69,10 @@ def normalised_mcc(truth: Index, said: Index) -> float | None:
     """
     from sklearn.metrics import matthews_corrcoef
 
-    return rounded((matthews_corrcoef(truth, said) + 1) / 2) if len(truth) else None
+    if not len(truth):
+        return None
+    several = len(np.union1d(truth, said)) > 1  # of a single class it tells nothing, and scikit-learn warns
+    return rounded((matthews_corrcoef(truth, said) + 1) / 2) if several else 0.5
 
 
 def reliability(confidence: Floats, right: Bools, n_bins: int = BINS) -> list[dict[str, float]]:

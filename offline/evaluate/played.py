@@ -19,6 +19,7 @@ from engine.calibration import Calibration
 from engine.decision import DecisionSettings
 from engine.framer import Frame
 from engine.pipeline import Pipeline
+from engine.refit import log_softmax as _log_softmax
 from offline.files import replacing
 from offline.probe.tasks import Session
 from streamer.dsp import StepConfig
@@ -198,6 +199,4 @@ def chunks(recording: Recording, size: int = CHUNK) -> Iterator[Chunk]:
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return log-probabilities, (n, n_classes); even ones where a logit is not finite."""
     known = np.where(np.isfinite(logits).all(axis=1, keepdims=True), logits, 0.0)
-    shifted = known - known.max(axis=1, keepdims=True)
-    logs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logs.astype(np.float32)
+    return _log_softmax(known).astype(np.float32)

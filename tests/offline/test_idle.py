@@ -119,6 +119,20 @@ def test_without_a_command_there_is_no_better_half() -> None:
     assert found["false_activations_per_min"] > 0
 
 
+@pytest.mark.parametrize(
+    ("markers", "unknown"),
+    [
+        ([Marker(0.0, "left_fist", 10.0), Marker(10.0, "right_fist", 30.0)], "false_activations_per_min"),
+        ([Marker(0.0, "rest", 8.0)], "hits"),
+    ],
+)
+def test_what_there_was_nothing_to_count_of_is_no_figure(markers: list[Marker], unknown: str) -> None:
+    """Without rest no rate, without commands no hits, and no warning."""
+    found = idle_figures([made(markers, {(1.0, 2.0): "left_fist"})], CLASSES, "rest", SETTINGS)
+    assert found[unknown] is None
+    assert {found[name] for name in ("hits", "false_activations_per_min")} != {None}
+
+
 def test_what_counts_is_the_protocols() -> None:
     """A label a little before its marker is a hit where that is allowed, and false otherwise."""
     early = made([Marker(0.0, "rest", 4.0), Marker(4.0, "left_fist", 4.0)], {(3.5, 6.0): "left_fist"})

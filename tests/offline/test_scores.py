@@ -20,6 +20,7 @@ from offline.evaluate.figures import (
     bits_per_minute,
     calibration_error,
     coverage_risk,
+    normalised_mcc,
     reliability,
 )
 from offline.evaluate.protocol import Trials, Windows
@@ -129,6 +130,14 @@ def test_agreement_counts_silence_as_wrong() -> None:
     assert found["accuracy"] == 0.4
     assert found["balanced_accuracy"] == 0.25
     assert found["macro_f1"] == pytest.approx((2 * 2 / (2 * 2 + 1 + 2)) / 2, abs=1e-4)
+
+
+def test_answers_of_a_single_class_tell_nothing() -> None:
+    """Neither more nor less than chance, and no warning."""
+    once = np.zeros(3, dtype=np.int64)
+    assert normalised_mcc(once, once) == 0.5
+    assert normalised_mcc(once[:0], once[:0]) is None
+    assert normalised_mcc(np.array([0, 1, 1]), np.array([0, 1, 1])) == 1.0
 
 
 def test_bits_are_wolpaws() -> None:
