@@ -72,7 +72,7 @@ def calibrate(
         for line in greeting(heard.session, "calibrating"):
             say(line)
         heard.listen(config, stop or threading.Event(), say)
-        if why := undecided(heard.session, config):
+        if why := undecided(heard.session, config.source):
             raise ConfigError(f"There is nothing to calibrate on: {why}")
         markers = heard.markers()
     base, rest_s = centred(source, heard.log, ask.rest_s)

@@ -34,6 +34,7 @@ from engine.session import (
     low_latency,
     lsl_clock,
     report,
+    undecided,
 )
 from engine.stepping import repair_for
 from engine.telemetry import Telemetry
@@ -90,7 +91,9 @@ def run_many(
         )
         stack.enter_context(interruptible(stop))
         streams = []
-        for name, source, own, pipeline in zip(config.names, opened, sinks, many.pipelines, strict=True):
+        for one, name, source, own, pipeline in zip(
+            config.sources, config.names, opened, sinks, many.pipelines, strict=True
+        ):
             info = decision_info(f"{config.name}-{name}", pipeline)
             receivers = [stack.enter_context(sink.open(info)) for sink in own]
             samples = ThreadedFeed(
@@ -99,7 +102,7 @@ def run_many(
             telemetry = Telemetry(pipeline.hop_s)
             stack.enter_context(samples)
             session = Session(pipeline, samples, receivers, telemetry, source.live, backend.name)
-            streams.append(_Stream(name, session, telemetry, config, seconds, say))
+            streams.append(_Stream(name, one.source, session, telemetry, config, seconds, say))
         _greet(streams, say)
         for line in _outlooks(bundle, settings, dict(zip(config.names, heads, strict=True))):
             say(line)
@@ -205,6 +208,9 @@ def _greet(streams: list[_Stream], say: Say) -> None:
 
 
 def _report(many: Many, streams: list[_Stream]) -> dict[str, Any]:
+    for stream in streams:
+        if stream.ended in (END, TIME):
+            stream.reason = undecided(stream.session, stream.source)
     worst = min(streams, key=lambda stream: (LOST, CHANGED, STOPPED, TIME, END).index(stream.ended))
     return {
         "ended": worst.ended,
@@ -223,13 +229,15 @@ class _Stream:
     def __init__(
         self,
         name: str,
+        source: SourceConfig,
         session: Session[Decision],
         telemetry: Telemetry,
         config: ManyConfig,
         seconds: float | None,
         say: Say,
     ) -> None:
-        self.name, self.session, self.telemetry = name, session, telemetry
+        self.name, self.source = name, source
+        self.session, self.telemetry = session, telemetry
         self.ended, self.reason, self.told = "", "", False
         self.last = self.busy_s = 0.0
         self._seconds, self._end = seconds, math.inf

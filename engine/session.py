@@ -25,6 +25,7 @@ from engine.telemetry import Timing
 from engine.watch import Watch
 from streamer.acquire import Feed
 from streamer.errors import StreamLost, StreamMismatch
+from streamer.sources import SourceConfig
 from streamer.sources.recording import Config as Recording
 
 SWITCH_INTERVAL_S = (
@@ -127,10 +128,12 @@ def drive(
             return LOST if isinstance(error, StreamLost) else CHANGED, str(error)
     if stop.is_set():
         return "stopped", ""
-    return ("time is up" if done.over else "end of stream"), undecided(session, config, results)
+    return ("time is up" if done.over else "end of stream"), undecided(
+        session, getattr(config, "source", None), results
+    )
 
 
-def undecided(session: Session[T], config: SessionConfig, results: str = "decisions") -> str:
+def undecided(session: Session[T], source: SourceConfig | None, results: str = "decisions") -> str:
     """Say why a session gave no result at all; nothing where it gave one."""
     if session.telemetry.latency.n:
         return ""
@@ -139,7 +142,6 @@ def undecided(session: Session[T], config: SessionConfig, results: str = "decisi
     if not holes:
         came = session.feed.counters.samples_in / info.sfreq
         return f"{said}: {came:.3g} s of signal came, and the first takes {needed}."
-    source = getattr(config, "source", None)
     advice = ""
     if isinstance(source, Recording) and source.holes == "split":
         advice = (

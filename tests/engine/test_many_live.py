@@ -113,6 +113,16 @@ def test_a_stream_that_is_lost_ends_alone(toy_rows: Bundle, tmp_path: Path) -> N
     assert 0 < ended["p1"][1] < 8 * whole
 
 
+def test_a_stream_that_decided_nothing_says_why(toy_rows: Bundle, tmp_path: Path) -> None:
+    """As a run of it alone: else a recording that is too short looks like one without an answer."""
+    raw = settings(toy_rows, tmp_path)
+    raw["sources"][1]["source"]["seconds"] = 0.02  # less than a hop
+    report = run_many(parse_as(ManyConfig, raw, "test"))
+    reasons = {name: one["reason"] for name, one in report["streams"].items()}
+    assert "gave no decisions: 0.02 s of signal came" in reasons.pop("p1")
+    assert set(reasons.values()) == {""}
+
+
 @pytest.mark.parametrize("seconds", [2.0, 2.003])
 def test_so_many_seconds_are_those_of_each_stream(toy_rows: Bundle, tmp_path: Path, seconds: float) -> None:
     """Each ends when its own signal is that long, whole samples or not; nothing behind it is read."""
