@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.bundle import Bundle, InputContract
@@ -71,20 +72,8 @@ def fit_contract(
         reasons.append(f"it carries {info.stype}, the bundle decodes {contract.stype}")
     if info.sfreq < MIN_RATE_SHARE * contract.sfreq:
         reasons.append(f"it runs at {info.sfreq:g} Hz, the bundle needs {contract.sfreq:g} Hz")
-    candidates: list[tuple[StepConfig, str | None]] = []
-    if info.unit != contract.unit:
-        candidates.append((Scale(unit=contract.unit), f"scaled from {info.unit} to {contract.unit}"))
-    wanted, present = _channels(contract, info)
-    if tuple(info.ch_names) != wanted:
-        candidates.append((Montage(ch_names=wanted, min_present=present), None))
-    if quality is not None:  # after the montage: an electrode that is not used may be as dead as it likes
-        candidates.append((quality, None))
-    if info.sfreq != contract.sfreq:
-        candidates.append(
-            (Resample(sfreq=contract.sfreq), f"resampled from {info.sfreq:g} to {contract.sfreq:g} Hz")
-        )
     current = info
-    for config, note in candidates:
+    for config, note in _steps(contract, info, quality):
         try:
             step = config.build(current)
         except StreamMismatch as error:
@@ -99,13 +88,28 @@ def fit_contract(
             f"{label}:\n" + "\n".join(f"  - {reason}" for reason in reasons)
         )
     chain = Chain([*steps, *contract.dsp], info)
-    n_inputs = contract.n_inputs if contract.ch_names else len(wanted)
+    n_inputs = contract.n_inputs if contract.ch_names else len(_channels(contract, info)[0])
     if chain.info.n_chans != n_inputs or chain.info.sfreq != contract.sfreq:
         raise BundleError(
             f"{label[0].upper()}{label[1:]}: its DSP list ends in {chain.info.n_chans} channels at "
             f"{chain.info.sfreq:g} Hz, its graph takes {n_inputs} at {contract.sfreq:g}."
         )
     return Fit(chain, tuple(notes))
+
+
+def _steps(
+    contract: InputContract, info: StreamInfo, quality: StepConfig | None
+) -> Iterator[tuple[StepConfig, str | None]]:
+    """Yield what stands before the contract's own list, each with what to say of it."""
+    if info.unit != contract.unit:
+        yield Scale(unit=contract.unit), f"scaled from {info.unit} to {contract.unit}"
+    wanted, present = _channels(contract, info)
+    if tuple(info.ch_names) != wanted:
+        yield Montage(ch_names=wanted, min_present=present), None
+    if quality is not None:  # after the montage: an electrode that is not used may be as dead as it likes
+        yield quality, None
+    if info.sfreq != contract.sfreq:
+        yield Resample(sfreq=contract.sfreq), f"resampled from {info.sfreq:g} to {contract.sfreq:g} Hz"
 
 
 def _channels(contract: InputContract, info: StreamInfo) -> tuple[tuple[str, ...], int]:
