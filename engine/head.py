@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 HEAD_FILE = "head.npz"
 KEYS = ("weight", "bias", "means", "covariance", "n_source")
 CENTRED = ("centred_weight", "centred_bias")
-GAINS = "gains"  # (n_rows, 5): the fields of `engine.gains.Gain`
-MAX_ROWS = 64
+GAINED = "gained"  # (n, 2): trials of each class, and what one person gained by them, points
+MAX_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ def pack(source: SourceHead) -> bytes:
     if source.centred is not None:
         arrays |= {"centred_weight": source.centred.weight, "centred_bias": source.centred.bias}
     if source.gains:
-        arrays[GAINS] = np.array([astuple(row) for row in source.gains], dtype=np.float64)
+        rows = [(row.trials, points) for row in source.gains for points in row.points]
+        arrays[GAINED] = np.array(rows, dtype=np.float64)
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
@@ -120,7 +121,7 @@ def _arrays(content: bytes, where: str) -> dict[str, NDArray[Any]]:
     """Return the arrays of the file by name."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            found = {name: file[name] for name in (*KEYS, *CENTRED, GAINS) if name in file}
+            found = {name: file[name] for name in (*KEYS, *CENTRED, GAINED) if name in file}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{where} is no npz of arrays ({error}). Export the bundle again.") from error
     missing = [name for name in KEYS if name not in found]
@@ -134,10 +135,10 @@ def _arrays(content: bytes, where: str) -> dict[str, NDArray[Any]]:
 def _checked(found: dict[str, NDArray[Any]], n_classes: int, dim: int, where: str) -> SourceHead:
     """Return the arrays as a head; `BundleError` names every one of another shape or not finite."""
     square, rows = (dim, dim), (n_classes, dim)
-    n_gains = len(found[GAINS]) if GAINS in found and found[GAINS].ndim else 0
+    n_gains = len(found[GAINED]) if GAINED in found and found[GAINED].ndim else 0
     expected = {
         "weight": rows, "bias": (n_classes,), "means": rows, "covariance": square, "n_source": (),
-        "centred_weight": rows, "centred_bias": (n_classes,), GAINS: (min(n_gains, MAX_ROWS), 5),
+        "centred_weight": rows, "centred_bias": (n_classes,), GAINED: (min(n_gains, MAX_ROWS), 2),
     }  # fmt: skip
     wrong = [
         f"{name} is {array.dtype} {array.shape}, expected finite numbers {expected[name]}"
@@ -154,16 +155,19 @@ def _checked(found: dict[str, NDArray[Any]], n_classes: int, dim: int, where: st
         values["covariance"],
         int(values["n_source"]),
         centred,
-        tuple(_gain(row, where) for row in values.get(GAINS, ())),
+        _gains(values.get(GAINED, np.empty((0, 2))), where),
     )
 
 
-def _gain(row: Array, where: str) -> Gain:
-    """Return a row of the table; `BundleError` where it can be none."""
-    trials, mean, sd, worst, n = row.tolist()
-    if trials < 1 or sd < 0 or n < 2:
-        raise BundleError(
-            f"{where} tells of {trials:g} trials, {n:g} people and a spread of {sd:g} in `{GAINS}`; expected "
-            "at least 1 trial, 2 people and no negative spread. Export the bundle again."
-        )
-    return Gain(int(trials), mean, sd, worst, int(n))
+def _gains(rows: Array, where: str) -> tuple[Gain, ...]:
+    """Return the table, a row per number of trials; `BundleError` where it can be none."""
+    table = []
+    for trials in np.unique(rows[:, 0]):
+        points = rows[rows[:, 0] == trials, 1]
+        if trials < 1 or trials % 1 or len(points) < 2:
+            raise BundleError(
+                f"{where} tells in `{GAINED}` what {len(points)} people gained by {trials:g} trials; "
+                "expected at least 2 people, and whole trials. Export the bundle again."
+            )
+        table.append(Gain(int(trials), tuple(points.tolist())))
+    return tuple(table)

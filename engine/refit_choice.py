@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.answers import Answer
 from engine.calibration import Score
-from engine.gains import LOSS, Expected, Gain, expected, row_for
+from engine.gains import LOSS, Gain, Told, expected, row_for
 from engine.head import Head, SourceHead
 from engine.refit import Array, Examples, Index, Refitter, log_softmax
 from streamer.errors import ConfigError
@@ -95,7 +95,7 @@ def strength_of(answer: Answer) -> float:
     return LAST_STRENGTH if answer.last else STRENGTH
 
 
-def own_gain(examples: Examples, old: Array, new: Array, among: Sequence[int]) -> Expected | None:
+def own_gain(examples: Examples, old: Array, new: Array, among: Sequence[int]) -> Told | None:
     """Return what trials that were left out in turn say the refit gains, points of balanced accuracy.
 
     Its error is that of paired differences, as if one more trial had been decided otherwise: that none of a
@@ -111,10 +111,10 @@ def own_gain(examples: Examples, old: Array, new: Array, among: Sequence[int]) -
     judged = np.isin(truth, known)
     variance = (np.square(moved[judged]).sum() + 1) / (judged.sum() + 1)
     error = np.sqrt(variance * np.mean([1 / counts[place] for place in known]) / len(known))
-    return Expected(100 * float(mean), 100 * float(error))
+    return Told(100 * float(mean), 100 * float(error))
 
 
-def _together(others: Gain, own: Expected | None) -> tuple[bool, str]:
+def _together(others: Gain, own: Told | None) -> tuple[bool, str]:
     """Say whether the head is taken by what others gained and what one's own trials say."""
     both = expected(others, own)
     said = "own trials are too few to say anything"
@@ -122,8 +122,8 @@ def _together(others: Gain, own: Expected | None) -> tuple[bool, str]:
         said = f"own trials, left out in turn, say {own.mean:+.1f} give or take {own.sd:.1f}"
     return both.worth, (
         f"{others.n} other people gained {others.mean:+.1f} points of accuracy with {others.trials} of each "
-        f"class (at worst {others.worst:+.1f}), and {said}: to be expected are {both.mean:+.1f}, and a loss "
-        f"of more than {LOSS:g} with probability {both.loses:.0%}"
+        f"class (at worst {min(others.points):+.1f}), and {said}: to be expected are {both.mean:+.1f}, and "
+        f"a loss of more than {LOSS:g} with probability {both.loses:.0%}"
     )
 
 

@@ -42,11 +42,7 @@ def measure(
     for trials in TRIALS:
         found = [gain for one in simulated if (gain := one.gain(trials)) is not None]
         if len(found) >= MIN_PEOPLE:
-            values = np.round(found, 3)
-            spread = round(float(values.std(ddof=1)), 3)
-            table.append(
-                Gain(trials, round(float(values.mean()), 3), spread, float(values.min()), len(found))
-            )
+            table.append(Gain(trials, tuple(sorted(round(gain, 3) for gain in found))))
     return tuple(table)
 
 
@@ -117,7 +113,7 @@ class _Person:
             Examples(
                 np.concatenate([part.latents for part in parts]),
                 np.concatenate([part.labels for part in parts]),
-                np.concatenate([part.trials + offsets[k] for k, part in enumerate(parts)]),
+                np.concatenate([part.trials + offsets[order[k]] for k, part in enumerate(parts)]),
             ),
             cuts,
         )

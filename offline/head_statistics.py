@@ -6,7 +6,7 @@ Through the engine's own pipeline: for any bundle whose logits are linear in its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ from engine.answers import Answer, answer_of, spans_of
 from engine.backends import Backend
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import MANIFEST, Bundle, digest, load
+from engine.gains import Gain
 from engine.head import HEAD_FILE, Head, SourceHead, pack, source_head
 from offline.evaluate.recordings import protocol_of
 from offline.head_gains import measure
@@ -105,10 +106,31 @@ def measured_anew(bundle: Bundle, held_out: Sequence[Session]) -> bytes:
     held_out : sequence of Session
         As for `attach`; without any the file tells nothing of it.
     """
-    source = source_head(bundle)
+    return pack(replace(source_head(bundle), gains=_gains(bundle, _some(held_out, MAX_HELD_OUT))))
+
+
+def measured_over(bundle: Bundle, nets: Iterable[tuple[Bundle, Sequence[Session]]]) -> bytes:
+    """Return the bundle's head file with what a refit gains by other nets of its recipe.
+
+    Parameters
+    ----------
+    nets : iterable of (Bundle, sequence of Session)
+        Each with recordings of people whom it was not trained on, nobody twice: they may be many, where the
+        bundle itself has learnt from nearly everybody.
+    """
+    points: dict[int, list[float]] = {}
+    for net, sessions in nets:
+        for row in _gains(net, sessions):
+            points.setdefault(row.trials, []).extend(row.points)
+    table = tuple(Gain(trials, tuple(sorted(points[trials]))) for trials in sorted(points))
+    return pack(replace(source_head(bundle), gains=table))
+
+
+def _gains(bundle: Bundle, sessions: Sequence[Session]) -> tuple[Gain, ...]:
+    """Return what a refit of this bundle's head gains these people."""
     with OnnxRuntime().open(bundle) as backend:
-        others = _heard(bundle, backend, _some(held_out, MAX_HELD_OUT), lambda _subject: None)
-    return pack(replace(source, gains=measure(bundle, source, others, protocol_of(bundle))))
+        others = _heard(bundle, backend, sessions, lambda _subject: None)
+    return measure(bundle, source_head(bundle), others, protocol_of(bundle))
 
 
 def statistics(bundle: Bundle, people: Sequence[Person], centred: Head | None = None) -> SourceHead:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from offline.evaluate.protocol import Live
 from offline.evaluate.recordings import Options, find_people, look, protocol_of, task_of, trained_on
 from offline.evaluate.renaming import refuse_unused
 from offline.export_folder import carry_training, refuse_other
-from offline.head_statistics import measured_anew
+from offline.head_statistics import measured_anew, measured_over
 from offline.operating import CONFIDENCE, fit
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError, RecordingError
@@ -89,7 +89,9 @@ def operate_played(
     subjects: Sequence[str] | None = None,
     *,
     data: str | Path | None = None,
+    nets: str | Path | None = None,
     options: Options | None = None,
+    progress: Progress = silent,
 ) -> Bundle:
     """Fit a bundle's decision stage on what other nets of its recipe said of people whom they did not know.
 
@@ -107,6 +109,9 @@ def operate_played(
         Of a benchmark's cells of one model, or of one of them.
     data : str or Path, optional
         Folder with recordings of people whom the bundle was not trained on, to measure that on.
+    nets : str or Path, optional
+        Folder of a benchmark's models, to measure it with each of these nets on the people in ``data`` whom
+        that one was not trained on: everybody once.
 
     The others, and what is raised, are as for `operate`.
     """
@@ -120,11 +125,45 @@ def operate_played(
     if temperature is not None:
         bundle = _with_temperature(bundle, temperature)
         if bundle.readout.head is not None:
-            head = measured_anew(bundle, [] if data is None else _sessions(bundle, data, None, options)[0])
+            head = _head(bundle, data, nets, options, progress)
     if bundle.readout.idle is None:
         return _write(bundle, _as_it_was(bundle, played, options), Path(output), head)
     said = {"decisions_of": "nets of the same recipe"}
     return _operated(bundle, played, said, Path(folder), Path(output), options, head)
+
+
+def _head(
+    bundle: Bundle,
+    data: str | Path | None,
+    nets: str | Path | None,
+    options: Options | None,
+    progress: Progress,
+) -> bytes:
+    """Return the head file with what a refit gains at the bundle's temperature."""
+    if data is None:
+        return measured_anew(bundle, [])
+    if nets is None:
+        return measured_anew(bundle, _sessions(bundle, data, None, options)[0])
+    folders = sorted(path.parent for path in Path(nets).glob(f"*/bundle/{MANIFEST}"))
+    if not folders:
+        raise ConfigError(f"{nets} holds no nets: expected a benchmark's models, such as RUN/models/ours.")
+    return measured_over(bundle, _unknown_to(folders, bundle, data, options, progress))
+
+
+def _unknown_to(
+    folders: Sequence[Path], bundle: Bundle, data: str | Path, options: Options | None, progress: Progress
+) -> Iterator[tuple[Bundle, list[Session]]]:
+    """Yield each net, at the bundle's temperature, and the people it does not know; nobody twice."""
+    seen: set[str] = set()
+    for done, folder in enumerate(folders):
+        progress(folder.parent.name, done, len(folders))
+        net = _with_temperature(load(folder), bundle.readout.temperature)
+        if net.readout.classes != bundle.readout.classes:
+            raise ConfigError(f"{folder} decides {', '.join(net.readout.classes)}: it is of another recipe.")
+        sessions = [one for one in _sessions(net, data, None, options)[0] if one.subject not in seen]
+        seen |= {one.subject for one in sessions}
+        if sessions:
+            yield net, sessions
 
 
 def _with_idle(reference: str | Path) -> Bundle:

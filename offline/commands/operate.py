@@ -38,6 +38,13 @@ def operate(
         Path | None,
         typer.Option(help="Instead: a benchmark's cells of the bundle's recipe, such as RUN/cells/ours."),
     ] = None,
+    nets: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --played and --data: the benchmark's models, such as RUN/models/ours, to measure what"
+            " a new head gains with each of them on everybody whom it was not trained on."
+        ),
+    ] = None,
     subjects: Subjects = None,
     clear_s: Annotated[
         float | None,
@@ -70,9 +77,13 @@ def operate(
             raise ConfigError(
                 "--labels, --channels and the like say how recordings are read: give --data as well."
             )
+        if nets is not None and (data is None or played is None):
+            raise ConfigError("--nets goes with --played and --data: whose recordings are asked about.")
         with bar(out, "measuring") as progress:
             if played is not None:
-                operated = operate_played(bundle, played, output, subjects, data=data, options=options)
+                operated = operate_played(
+                    bundle, played, output, subjects, data=data, nets=nets, options=options, progress=progress
+                )
             elif data is not None:
                 operated = run(bundle, data, output, subjects, options=options, progress=progress)
         readout = operated.readout

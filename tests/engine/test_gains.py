@@ -5,32 +5,54 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.gains import LOSS, RISK, Expected, Gain, expected, row_for
+from engine.gains import LOSS, RISK, SPREAD, Expected, Gain, Told, expected, row_for
 
-MANY = Gain(2, 6.0, 3.0, 1.0, 1_000_000)
+ALIKE = Gain(2, (6.0,) * 1000)
 
 
 def test_two_sources_are_weighed_by_their_precisions() -> None:
-    """The posterior of two normals: between the two, nearer to the surer one, and surer than either."""
-    both = expected(MANY, Expected(0.0, 6.0))
-    assert both.mean == pytest.approx(6.0 * 0.8, rel=1e-4)
-    assert both.sd == pytest.approx((1 / 9 + 1 / 36) ** -0.5, rel=1e-4)
+    """Where all others are alike it is the posterior of two normals, nearer to the surer one."""
+    both = expected(ALIKE, Told(0.0, 2.0))
+    assert both.mean == pytest.approx(6.0 * 0.8, rel=1e-3)
+    assert both.sds[0] == pytest.approx((1 / SPREAD**2 + 1 / 4) ** -0.5, rel=1e-3)
 
 
 def test_without_own_trials_others_speak_alone() -> None:
-    """Nobody's own trials leave the mean of the others; that the others are few makes it less sure."""
-    alone, few = expected(MANY, None), expected(Gain(2, 6.0, 3.0, 1.0, 3), None)
-    assert alone.mean == few.mean == 6.0
-    assert few.sd == pytest.approx(3.0 * np.sqrt(4 / 3))
-    assert few.sd > alone.sd
-    assert expected(Gain(2, 6.0, 0.0, 6.0, 3), None).sd == 1.0
+    """The mean is theirs; that they are few makes it less sure."""
+    few, many = Gain(2, (2.0, 6.0, 10.0)), Gain(2, (2.0, 6.0, 10.0) * 100)
+    assert expected(few, None).mean == pytest.approx(6.0)
+    assert expected(many, None).mean == pytest.approx(6.0)
+    assert expected(few, None).loses > expected(many, None).loses
+    assert few.spread == pytest.approx(4.0 * np.sqrt(4 / 3))
+    assert Gain(2, (6.0, 6.0, 6.0)).spread == SPREAD
 
 
-def test_the_probability_of_a_loss_is_that_of_the_normal() -> None:
-    """It agrees with draws."""
-    one = Expected(1.5, 2.0)
-    drawn = np.random.default_rng(0).normal(one.mean, one.sd, 200_000) < -LOSS
-    assert one.loses == pytest.approx(drawn.mean(), abs=0.005)
+def test_it_is_the_posterior_of_the_mixture() -> None:
+    """Mean and probability of a loss agree with draws of it, weighed by what own trials say of each."""
+    others, own, rng = Gain(2, (-4.0, 1.0, 9.0)), Told(-3.0, 4.0), np.random.default_rng(0)
+    n = 400_000
+    base = rng.normal(others.mean, others.spread, n)
+    known = np.array(others.points)[rng.integers(3, size=n)] + SPREAD * rng.standard_normal(n)
+    drawn = np.where(rng.random(n) < 1 / 4, base, known)  # one of three, or none of them
+    weight = np.exp(-0.5 * ((own.mean - drawn) / own.sd) ** 2)
+    found = expected(others, own)
+    assert sum(found.weights) == pytest.approx(1.0)
+    assert found.mean == pytest.approx(np.average(drawn, weights=weight), abs=0.05)
+    assert found.loses == pytest.approx(np.average(drawn < -LOSS, weights=weight), abs=0.005)
+
+
+def test_who_gained_much_is_no_reason_to_fear_a_loss() -> None:
+    """Three people who all gained, one of them much: a normal around them loses with 23 %."""
+    found = expected(Gain(2, (0.83, 4.86, 14.68)), Told(0.0, 8.0))
+    assert found.worth
+    assert not expected(Gain(2, (0.83, 4.86, -14.68)), Told(0.0, 8.0)).worth
+
+
+def test_own_trials_may_be_out_of_everybodys_reach() -> None:
+    """However far, they count; nothing is divided by nought."""
+    found = expected(Gain(2, (0.0, 0.5)), Told(500.0, 1.0))
+    assert found.mean > 100
+    assert np.isfinite(found.loses)
 
 
 @pytest.mark.parametrize(
@@ -38,14 +60,14 @@ def test_the_probability_of_a_loss_is_that_of_the_normal() -> None:
 )
 def test_a_head_must_gain_and_hardly_lose(mean: float, sd: float, worth: bool) -> None:
     """A loss that is to be expected, or that is likely, keeps the old head."""
-    one = Expected(mean, sd)
+    one = Expected((1.0,), (mean,), (sd,))
     assert one.worth is worth
     assert one.worth == (mean > 0 and one.loses <= RISK)
 
 
 def test_the_row_of_no_more_trials_counts() -> None:
     """Nothing is promised from more trials than there are."""
-    table = (Gain(1, 1.0, 1.0, 0.0, 4), Gain(4, 2.0, 1.0, 0.0, 4))
+    table = (Gain(1, (1.0, 1.0)), Gain(4, (2.0, 2.0)))
     assert [row_for(table, trials) for trials in (0, 1, 3, 4, 99)] == [
         None, table[0], table[0], table[1], table[1],
     ]  # fmt: skip

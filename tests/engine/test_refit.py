@@ -183,7 +183,7 @@ def test_doubt_keeps_the_bundles_head(gain: float, right: float, said: str) -> N
     assert bool(found) == bool(said)
 
 
-GAINED, LOST = Gain(1, 8.0, 3.0, 2.0, 4), Gain(1, -2.0, 3.0, -6.0, 4)
+GAINED, LOST = Gain(1, (2.0, 9.0, 10.0, 11.0)), Gain(1, (-6.0, -2.0, -1.0, 1.0))
 
 
 def with_gains(*table: Gain) -> SourceHead:

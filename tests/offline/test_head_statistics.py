@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -22,12 +24,12 @@ from offline.evaluate.calibrated import calibrated, row_of
 from offline.evaluate.played import play
 from offline.evaluate.protocol import Trials
 from offline.evaluate.recordings import protocol_of
-from offline.head_gains import _taken, measure
+from offline.head_gains import _Person, _taken, measure
 from offline.head_statistics import MAX_PEOPLE, Person, attach, solved
 from offline.heard import asked_since, heard
 from offline.operate import operate_played
 from offline.probe.tasks import Session
-from streamer.errors import BundleError, EndOfStream, RecordingError
+from streamer.errors import BundleError, ConfigError, EndOfStream, RecordingError
 from streamer.sources.recording import Recording
 from streamer.sources.synthetic import Config as Synthetic
 from streamer.types import Marker
@@ -123,13 +125,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_what_others_gain_is_in_the_bundle(measured: Bundle) -> None:
-    """As many rows as the people held out have trials for, of two people, in points; worst below mean."""
+    """As many rows as the people held out have trials for, with what each of the two gained, in points."""
     table = source_head(load(measured.folder)).gains
     assert [row.trials for row in table] == [2, 4]  # a trial of each of three classes is too few to refit
     for row in table:
         assert row.n == 2
-        assert row.worst <= row.mean
-        assert row.sd == pytest.approx(np.sqrt(2) * (row.mean - row.worst), abs=2e-3)
+        assert list(row.points) == sorted(row.points)
+    with OnnxRuntime().open(measured) as backend:
+        people = {str(n): [heard(measured, backend, session(n))] for n in (5, 6)}
+    assert table == measure(measured, source_head(measured), people, protocol_of(measured))
 
 
 def test_what_others_gain_is_of_the_temperature_that_is_used(
@@ -155,6 +159,31 @@ def test_what_others_gain_is_of_the_temperature_that_is_used(
     assert anew.gains != measure(measured, source_head(measured), people, protocol_of(measured))
 
 
+def test_what_others_gain_is_of_every_net_of_the_recipe(
+    measured: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the nets of a benchmark everybody counts once, asked of a net that does not know them."""
+    for fold in (0, 1):
+        shutil.copytree(measured.folder, tmp_path / "models" / f"seed0_fold{fold}_x" / "bundle")
+    people = {0: [session(5), session(6)], 1: [session(6), session(7), session(8)]}
+    folds = iter(people)
+    monkeypatch.setattr(operate, "_sessions", lambda *_: (people[next(folds)], {}))
+    cells = tmp_path / "cells"
+    cells.mkdir()
+    with OnnxRuntime().open(measured) as backend:
+        play(measured, backend, session(5)).save(cells / "0.npz")
+    temperature = measured.readout.temperature
+    (cells / "cell.json").write_text(json.dumps({"seed": 0, "temperature": temperature}))
+    told = {"data": tmp_path, "nets": tmp_path / "models"}
+    table = source_head(operate_played(measured.folder, cells, tmp_path / "new", **told)).gains
+    everybody = [session(seed) for seed in (5, 6, 7, 8)]
+    with OnnxRuntime().open(measured) as backend:
+        asked = {one.subject: [heard(measured, backend, one)] for one in everybody}
+    assert table == measure(measured, source_head(measured), asked, protocol_of(measured))
+    with pytest.raises(ConfigError, match="holds no nets"):
+        operate_played(measured.folder, cells, tmp_path / "new", data=tmp_path, nets=cells)
+
+
 def test_the_first_trials_calibrate_and_the_rest_is_scored() -> None:
     """Of each class the first trials are taken, and what is scored begins where the last of them ends."""
     examples = Examples(
@@ -168,6 +197,20 @@ def test_the_first_trials_calibrate_and_the_rest_is_scored() -> None:
     taken, cut = _taken(examples, stops, more)
     assert taken.trials.tolist() == [0, 1, 2, 3, 3, 4, 6]
     assert (cut, more.tolist()) == (np.inf, [0, 1])
+
+
+def test_no_two_trials_share_a_number(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """From whichever recording a calibration begins: trials that share one weigh half, across classes."""
+    short, long = (heard(bundle, backend, session(5 + n, n)) for n in (12, 24))
+    person = _Person(bundle, source_head(bundle), [short, long], Trials())
+    chosen = person._first([1, 0], 14)
+    assert chosen is not None
+    examples = chosen[0]
+    by_number = {
+        number: set(examples.labels[examples.trials == number]) for number in np.unique(examples.trials)
+    }
+    assert len(by_number) == 3 * 14
+    assert all(len(classes) == 1 for classes in by_number.values())
 
 
 def test_a_person_without_a_rest_has_no_gain(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
