@@ -96,8 +96,9 @@ def _learned(
         # Lightning 2.6 asks torch's pytree in a way that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
         trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
-    if recipe.optim.keep == "best":
-        module.load_state_dict(files.load(recipe.output / BEST)["state_dict"])
+    # From the file: where no epoch was left to resume, Lightning has not put the average in place.
+    kept = BEST if recipe.optim.keep == "best" else CHECKPOINT
+    module.load_state_dict(files.load(recipe.output / kept)["state_dict"])
     return module.model.eval()
 
 

@@ -63,6 +63,21 @@ def test_a_resumed_training_is_the_uninterrupted_one(make_recipe: MakeRecipe, tm
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_resuming_behind_the_last_epoch_gives_the_same_weights(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    """Killed while it scores, or finished: what is written is the average, not the last step's weights."""
+    recipe = make_recipe(tmp_path, epochs=2)
+    train(recipe, progress=False)
+    before = load_file(recipe.output / WEIGHTS)
+    for gone in ((), (RUN, WEIGHTS)):
+        for name in gone:
+            (recipe.output / name).unlink()
+        train(recipe, progress=False, resume=True)
+        after = load_file(recipe.output / WEIGHTS)
+        assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
 def test_no_training_is_trained_over(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """One that was interrupted is resumed, and by its own recipe; a finished one of other settings stays."""
     recipe = make_recipe(tmp_path, epochs=2)

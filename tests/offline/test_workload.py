@@ -292,10 +292,11 @@ def test_another_cut_or_another_model_is_refused(folder: Path) -> None:
         parse(raw | {"model": net})
 
 
-def test_rest_too_short_is_refused(folder: Path) -> None:
+def test_rest_too_short_is_refused(folder: Path, tmp_path: Path) -> None:
     """Where the own rest is all the rest there is, the centred layer has none to learn."""
     with pytest.raises(RecordingError, match=r"lower cut\.own_rest_s"):
-        train(recipe(folder, cut={"kind": "hops", "own_rest_s": REST_S}), progress=False)
+        cut = {"kind": "hops", "own_rest_s": REST_S}
+        train(recipe(folder, cut=cut, output=str(tmp_path / "run")), progress=False)
 
 
 def test_what_is_learned_by_heart_does_not_make_a_layer_sure(folder: Path) -> None:
