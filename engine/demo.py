@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.answers import Answer, answer_of
+from engine.bundle import load
 from engine.config import RunConfig, parse
 from engine.live import Observer, run_config
-from engine.scoring import accuracy, answer_trials, balanced_accuracy
+from engine.scoring import ANSWER_AT_S, accuracy, answer_trials, balanced_accuracy
 from streamer.types import Decision, Marker
 
 ERD = 0.9  # a subject with strong imagery; people are weaker, see the bundle's model card
@@ -30,7 +32,7 @@ def demo(
     -------
     dict
         The run's report with ``accuracy`` and ``balanced_accuracy`` (left against right, one answer per cued
-        trial, 3 s after the cue) and ``trials``.
+        trial, as the bundle's protocol says) and ``trials``.
     """
     with private_lsl(), _subject(seconds, seed) as name:
         from streamer.lsl import LslMarkers
@@ -41,13 +43,19 @@ def demo(
             report = run_config(config, say=say, extra=Observer(heard.append))
             truth = cues.read()
     classes = tuple(report["classes"])
-    return {**score(heard, truth, classes), **report, "seed": seed}
+    answer = answer_of(load(bundle).manifest.provenance)
+    return {**score(heard, truth, classes, answer), **report, "seed": seed}
 
 
-def score(decisions: list[Decision], truth: list[Marker], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the figures of a run with known cues."""
+def score(
+    decisions: list[Decision], truth: list[Marker], classes: tuple[str, ...], answer: Answer
+) -> dict[str, Any]:
+    """Return the figures of a run with known cues, answered as the bundle answers."""
     cued = [name for name in classes if name != "rest"]
-    trials = answer_trials(decisions, truth, classes, among=cued)
+    at_s = ANSWER_AT_S if answer.at_s is None else answer.at_s
+    trials = answer_trials(
+        decisions, truth, classes, among=cued, from_s=answer.from_s, at_s=at_s, last=answer.last
+    )
     return {
         "accuracy": accuracy(trials),
         "balanced_accuracy": balanced_accuracy(trials),

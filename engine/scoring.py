@@ -1,4 +1,4 @@
-"""Scores decisions against cued trials; used live by the demo and offline by the evaluation."""
+"""Scores decisions against cued trials, as the demo and a picture show them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Trial:
     answer : str or None
         What the decisions said by ``ANSWER_AT_S`` after the cue; None when there was no valid decision.
     margin : float
-        Mean log-odds of the answer over the next best class.
+        Log-odds of the answer over the next best class.
     """
 
     time: float
@@ -43,11 +43,13 @@ def answer_trials(
     among: Sequence[str],
     from_s: float = ANSWER_FROM_S,
     at_s: float = ANSWER_AT_S,
+    last: bool = False,
 ) -> list[Trial]:
     """Give every cue in ``among`` one answer, from what had been put out ``at_s`` after it.
 
     The answer is the class of ``among`` with the largest mean log-probability over the valid decisions
-    stamped in ``(cue + from_s, cue + at_s]``.  A trial that the decisions end before the end of is left out.
+    stamped in ``(cue + from_s, cue + at_s]``, or in the last of them.  A trial that the decisions end before
+    the end of is left out.
 
     Parameters
     ----------
@@ -57,6 +59,8 @@ def answer_trials(
         On the same clock; those whose label is not in ``among`` are ignored.
     classes : sequence of str
         The classes of the decisions' probabilities.
+    from_s, at_s, last
+        As `engine.answers.Answer`.
     """
     if not decisions:
         return []
@@ -72,7 +76,7 @@ def answer_trials(
         if not rows.any():
             trials.append(Trial(marker.time, marker.label, None, 0.0))
             continue
-        mean = logs[rows][:, columns].mean(axis=0)
+        mean = logs[rows][-1 if last else 0 :, columns].mean(axis=0)
         order = np.argsort(mean)
         margin = float(mean[order[-1]] - mean[order[-2]])
         trials.append(Trial(marker.time, marker.label, among[int(order[-1])], margin))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.answers import answer_of
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle
 from engine.pipeline import Pipeline
@@ -33,7 +34,7 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
     Returns
     -------
     dict
-        The picture's path, and how the trials in it were answered.
+        The picture's path, and how the trials in it were answered where the bundle is asked trials.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
         No picture can be written there, or the stretch begins behind the recording's end.
     """
     refuse(path)
-    recording, readout = session.recording, bundle.readout
+    recording = session.recording
     last_s = float(recording.times[-1])
     if start_s >= last_s:
         raise ConfigError(
@@ -56,8 +57,6 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
     with OnnxRuntime().open(bundle) as backend:
         pipeline = Pipeline(bundle, backend, recording.info, quality=Quality())  # as a run has it
         decisions = [decision for chunk in chunks(recording) for decision in pipeline.process(chunk)]
-    cued = [name for name in readout.classes if name != readout.idle]
-    trials = answer_trials(decisions, recording.markers, readout.classes, among=cued)
     end_s = min(start_s + seconds, last_s)
     figure, (above, below) = plt.subplots(
         2, 1, sharex=True, figsize=(10, 4.6), height_ratios=(1, 1.4), layout="constrained"
@@ -71,12 +70,27 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
     below.set(xlim=(start_s, end_s), ylim=(0, 1), xlabel="time (s)", ylabel="probability")
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    shown = [t for t in trials if start_s <= t.time < end_s]
-    return {
-        "picture": str(path),
-        "trials": len(shown),
-        "right": sum(t.answer == t.label for t in shown),
-    }
+    return {"picture": str(path), **_answered(decisions, recording, bundle, start_s, end_s)}
+
+
+def _answered(
+    decisions: Sequence[Decision], recording: Recording, bundle: Bundle, start_s: float, end_s: float
+) -> dict[str, int]:
+    """Return how the cued trials in the picture were answered; nothing of a bundle that is asked none."""
+    readout, answer = bundle.readout, answer_of(bundle.manifest.provenance)
+    if answer.at_s is None:
+        return {}
+    trials = answer_trials(
+        decisions,
+        recording.markers,
+        readout.classes,
+        among=[name for name in readout.classes if name != readout.idle],
+        from_s=answer.from_s,
+        at_s=answer.at_s,
+        last=answer.last,
+    )
+    shown = [trial for trial in trials if start_s <= trial.time < end_s]
+    return {"trials": len(shown), "right": sum(trial.answer == trial.label for trial in shown)}
 
 
 def refuse(path: Path) -> None:

@@ -31,6 +31,16 @@ def test_the_answer_is_what_was_said_in_time() -> None:
     assert answers(stream(10, said), (4.0, "right")) == ["right"]
 
 
+def test_the_last_decision_may_answer_alone() -> None:
+    """Where a bundle answers so: the mean would still be what was said before."""
+    decisions = stream(10, {(1.0, 3.5): "left", (3.5, 9.0): "right"})
+    mean, last = (
+        answer_trials(decisions, [Marker(1.0, "right")], CLASSES, among=("left", "right"), last=last)
+        for last in (False, True)
+    )
+    assert [trial.answer for trial in (*mean, *last)] == ["left", "right"]
+
+
 def test_trials_cut_by_the_end_are_left_out() -> None:
     """A cue without three seconds after it is no trial."""
     assert answers(stream(5, {(0.0, 5.0): "left"}), (1.0, "left"), (2.5, "right")) == ["left"]

@@ -294,8 +294,8 @@ def test_another_cut_or_another_model_is_refused(folder: Path) -> None:
 
 def test_rest_too_short_is_refused(folder: Path, tmp_path: Path) -> None:
     """Where the own rest is all the rest there is, the centred layer has none to learn."""
+    cut = {"kind": "hops", "own_rest_s": REST_S}
     with pytest.raises(RecordingError, match=r"lower cut\.own_rest_s"):
-        cut = {"kind": "hops", "own_rest_s": REST_S}
         train(recipe(folder, cut=cut, output=str(tmp_path / "run")), progress=False)
 
 
