@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,25 +17,29 @@ from toy_bundle import CHANNELS, CLASSES
 from toy_head import LATENTS, source, write_headed
 from typer.testing import CliRunner
 
-from engine.answers import Answer, LatentLog, answer_of, behind_rest, labelled
+from engine.answers import Answer, Labelled, LatentLog, answer_of, behind_rest, labelled
 from engine.bundle import load
-from engine.calibrate import calibrate, centred, told
+from engine.calibrate import calibrate, centred, fitted, made_of, told
 from engine.calibrate_stream import Ask
 from engine.calibration import read
 from engine.cli import app
 from engine.config import RunConfig, parse
 from engine.config import read as read_config
 from engine.cues import Cues, plan
+from engine.gains import Gain
 from engine.head import pack
 from engine.live import Observer, run_config
 from engine.progress import progress_bar
 from engine.prompt import line, prompt
+from engine.refit import Examples
+from engine.refit_choice import LAST_STRENGTH, STRENGTH, Choice, choose
 from streamer.errors import BciError
 from streamer.player import Player
 from streamer.sources.synthetic import Config as Synthetic
 from streamer.types import Decision, Marker
 
 HOP_S = 0.1
+GAINED = Gain(1, 8.0, 3.0, 2.0, 4)
 SUBJECT = {
     "kind": "synthetic",
     "seed": 3,
@@ -75,6 +80,15 @@ def test_a_trial_is_the_mean_of_its_answer() -> None:
     np.testing.assert_allclose(found.examples.latents.ravel(), [2.55, 6.55, 10.55], atol=1e-5)
     assert found.examples.labels.tolist() == [1, 2, 1]
     assert found.trials == {"left": 2, "right": 1}
+
+
+def test_where_the_last_decision_answers_the_last_half_second_is_learned_from() -> None:
+    """Of a trial of 2 s what lies in its last half second, of one of 0.3 s all of it."""
+    protocol = {"kind": "trials", "from_s": 0.5, "at_s": 2.55, "answer": "last"}
+    for from_s, mean in ((0.5, 3.3), (2.25, 3.4)):
+        answer = answer_of({"task": {"protocol": protocol | {"from_s": from_s}}})
+        found = labelled(logged(8), [Marker(1.0, "left")], ("left", "right"), answer)
+        np.testing.assert_allclose(found.examples.latents, [[mean]], atol=1e-5)
 
 
 def test_a_long_stretch_gives_parts() -> None:
@@ -251,6 +265,45 @@ def test_the_rest_ends_where_it_does_on_any_clock(begin: float) -> None:
     base, seconds = centred(source(centred=True), log, 0.7)
     assert seconds == pytest.approx(0.8)
     np.testing.assert_allclose(base.head.bias, -2 * 3.5)
+
+
+def test_what_others_gained_says_nothing_of_a_centred_head() -> None:
+    """It was measured on the other head, so one's own trials alone speak for a refit of a centred one."""
+    latents = np.ones((9, LATENTS), dtype=np.float32)
+    log: Any = SimpleNamespace(times=np.arange(9.0), valid=np.ones(9, dtype=bool), latents=latents)
+    known = replace(source(centred=True), gains=(GAINED,))
+    assert [centred(known, log, rest_s)[0].gains for rest_s in (0.0, 5.0)] == [(GAINED,), ()]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "idle", "strength"),
+    [
+        ({"kind": "trials"}, "rest", STRENGTH),
+        ({"kind": "trials", "answer": "last"}, "rest", LAST_STRENGTH),
+        ({"kind": "windows", "window_s": 1.0}, None, STRENGTH),
+    ],
+)
+def test_a_head_is_refitted_for_how_its_bundle_is_asked(
+    folder: Path, protocol: dict[str, object], idle: str | None, strength: float
+) -> None:
+    """Idle answers windows and no cue, and a head whose last decision answers moves less than others."""
+    plain = load(folder)
+    told_ = plain.manifest.model_copy(update={"provenance": {"task": {"protocol": protocol}}})
+    rng, labels = np.random.default_rng(1), np.repeat(np.arange(LATENTS), 6)
+    latents = 2 * np.eye(LATENTS)[labels] + rng.normal(size=(len(labels), LATENTS))
+    examples = Examples(latents, labels, np.arange(len(labels)))
+    base = replace(source(), gains=(GAINED,))
+    found = Labelled(examples, dict.fromkeys(CLASSES, 6), 0, 60.0)
+    made = fitted(replace(plain, manifest=told_), base, found, made_of(found, "me"))
+
+    def chosen(idle: str | None, strength: float) -> Choice:
+        return choose(base, plain.readout.temperature, examples, CLASSES, idle, strength)
+
+    wanted = chosen(idle, strength)
+    assert made.reason == wanted.reason != chosen(None if idle else "rest", strength).reason
+    assert made.head is not None
+    assert wanted.head is not None
+    np.testing.assert_array_equal(made.head.weight, wanted.head.weight)
 
 
 @pytest.mark.usefixtures("lsl_session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,28 @@ def test_a_calibration_of_another_bundle_is_refused(
     manifest["title"] = "changed"
     (folder / "bundle.json").write_text(json.dumps(manifest))
     check(made(bundle, head()), load(folder))
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({"temperature": 2.0}, True),
+        ({"classes": ["rest", "right_fist", "left_fist"]}, True),
+        ({"idle": None}, True),
+        ({"decision": {"kind": "evidence"}}, False),
+        ({"operating": [{"false_per_min": 1.0, "bound": 0.5, "hits": 0.5, "wrong": 0.1}]}, False),
+    ],
+)
+def test_what_the_logits_mean_ties_a_calibration(
+    bundle: Bundle, tmp_path: Path, changed: dict[str, object], refused: bool
+) -> None:
+    """With another temperature, other classes or idle a head is refused; how it is decided is free."""
+    folder = write_headed(tmp_path / "bundle")
+    manifest = json.loads((folder / "bundle.json").read_bytes())
+    manifest["readout"] |= changed
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="of other content") if refused else nullcontext():
+        check(made(bundle, head()), load(folder))
 
 
 def test_a_head_of_another_shape_is_refused(bundle: Bundle) -> None:

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from engine.calibration import Score
 from engine.gains import Gain
 from engine.head import Head, SourceHead
-from engine.refit import Examples, Refitter, log_softmax, posterior
+from engine.refit import BIAS, Examples, Refitter, log_softmax, posterior
 from engine.refit_choice import _objection, choose, own_gain
 from streamer.errors import ConfigError
 
@@ -122,7 +122,7 @@ def test_who_is_like_the_source_people_loses_nothing() -> None:
     assert max(lost) < 0.05
 
 
-def test_a_trial_is_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_left_out_whole() -> None:
     """Copies of a trial's latents within the trial do not make it look better than the trial alone."""
     alone = people(6, 4)
     copies = Examples(
@@ -131,9 +131,9 @@ def test_a_trial_is_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     thin = people(6, 4)
     scores = [choose(source(), 1.0, given, CLASSES).old for given in (copies, thin)]
     assert scores[0] == scores[1]
-    monkeypatch.setattr("engine.refit_choice.STRENGTH", 1e4)  # free to learn each trial by heart
     random = replace(copies, labels=np.repeat(np.random.default_rng(0).permutation(alone.labels), 5))
-    assert choose(source(), 1.0, random, CLASSES).new.balanced_accuracy < 0.7
+    free = choose(source(), 1.0, random, CLASSES, strength=1e4)  # to learn each trial by heart
+    assert free.new.balanced_accuracy < 0.7
 
 
 def test_a_class_without_trials_keeps_its_place() -> None:
@@ -154,6 +154,20 @@ def test_the_temperature_is_kept() -> None:
     whitened, logits = refitter.features(examples)
     head = refitter.head(whitened, logits, examples.labels, examples.weights, 5.0)
     np.testing.assert_allclose(head.weight / 3, refitted(examples, 5.0).weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_head_says_of_a_latent_what_the_posterior_says(temperature: float) -> None:
+    """Its logits are the source's plus the change found, wherever the middle of the latents lies."""
+    examples, strength = flipped(8), 3.0
+    refitter = Refitter(source(), temperature)
+    whitened, logits = refitter.features(examples)
+    given = (whitened, logits, examples.labels, examples.weights, strength)
+    inputs = np.hstack([whitened, np.full((len(examples), 1), np.sqrt(BIAS))])
+    expected = logits + inputs @ posterior(*given).T
+    found = refitter.head(*given).logits(examples.latents) / temperature
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    assert np.abs(expected - logits).max() > 0.1
 
 
 def test_centring_is_a_shift_of_the_latents() -> None:
@@ -229,3 +243,13 @@ def test_own_gain_is_counted_among_the_classes_that_are_answered() -> None:
     assert cued.sd == pytest.approx(100 * np.sqrt(3 / 5 * 0.5 / 2))
     once = np.array([1, 1, 0, 1, 0], dtype=bool)
     assert own_gain(examples.take(once), wrong[once], right[once], [1, 2]) is None
+
+
+def test_idle_is_no_answer_that_a_head_is_taken_for() -> None:
+    """A head that only stops saying idle gains where idle may be answered, and nothing where it may not."""
+    timid = replace(with_gains(LOST), head=Head(MEANS, source().head.bias + np.array([9, 0, 0])))
+    examples = people(1, 60)
+    with_idle, cued = (choose(timid, 1.0, examples, CLASSES, idle) for idle in (None, "rest"))
+    assert with_idle.head is not None
+    assert cued.head is None
+    assert "left out in turn, say +0.0 give" in cued.reason
