@@ -62,6 +62,16 @@ def test_what_says_nothing_is_no_evidence(idle_prior: float) -> None:
     assert decided[-1].confidence < 0.01  # single precision of the logits, not evidence
 
 
+@pytest.mark.parametrize("idle_prior", [0.2, 1 / 3, 0.6])
+def test_evidence_is_what_exceeds_the_prior(idle_prior: float) -> None:
+    """What is left to the other classes they share: half a nat more than the share of one is half a nat."""
+    share = math.log((1 - idle_prior) / 2)
+    update = {"idle_prior": idle_prior, "leak_s": 0.0, "independent_s": 0.1}
+    config = EvidenceConfig(**PLAIN.model_dump() | update)
+    last = decide([[math.log(idle_prior), share + 0.5, share]], config)[-1]
+    assert last.confidence * config.bound == pytest.approx(0.5, abs=1e-5)
+
+
 @pytest.mark.parametrize("leak_s", [0.0, 0.5, 3.0])
 def test_the_rate_of_hops_does_not_matter(leak_s: float) -> None:
     """The same log-odds over time at 8 and at 16 hops a second decide within one hop of each other."""
@@ -72,6 +82,16 @@ def test_the_rate_of_hops_does_not_matter(leak_s: float) -> None:
     begun_fast = [(i + 1) / 16 for i, one in enumerate(begins(labels(fast, config, 1 / 16))) if one]
     assert len(begun_slow) == len(begun_fast) > 2
     assert np.allclose(begun_slow, begun_fast, atol=1 / 8)
+
+
+@pytest.mark.parametrize("leak_s", [0.0, 0.2, 2.0])
+def test_the_sum_after_a_second_is_the_same_whatever_the_hop(leak_s: float) -> None:
+    """A ratio of 1 nat that stays adds up, as it fades, to what it does where hops are without end."""
+    config = EvidenceConfig(**PLAIN.model_dump() | {"leak_s": leak_s, "bound": 8.0})
+    expected = (leak_s * (1 - math.exp(-1 / leak_s)) if leak_s else 1.0) / config.independent_s
+    for hops in (2, 5, 40):
+        last = decide([[0.0, 1.0, 0.0]] * hops, config, 1 / hops)[-1]
+        assert last.confidence * config.bound == pytest.approx(expected)
 
 
 def begins(said: list[str | None]) -> list[bool]:
