@@ -20,7 +20,7 @@ from engine.bundle import Bundle, load
 from engine.head import source_head
 from engine.refit import Examples
 from offline import head_gains, operate
-from offline.evaluate.calibrated import calibrated, row_of
+from offline.evaluate.calibrated import _Start, calibrated, row_of
 from offline.evaluate.played import play
 from offline.evaluate.protocol import Trials
 from offline.evaluate.recordings import protocol_of
@@ -276,6 +276,25 @@ def test_a_calibration_goes_on_in_the_next_recording(bundle: Bundle, backend: On
     assert len([m for m in rest.markers if m.label != "rest"]) == 8
 
 
+def test_what_one_recording_leaves_of_the_time_the_next_one_gives(
+    bundle: Bundle, backend: OnnxRuntimeBackend
+) -> None:
+    """Of 39 s the first recording has 32: seven seconds of the second calibrate, and the rest is scored."""
+    made = calibrated(bundle, backend, [session(3, 5), session(4, 10)], seconds=39.0)
+    assert made.calibration is not None
+    assert made.calibration.made_of.trials == {"rest": 6, "left_fist": 3, "right_fist": 3}
+    (rest,) = made.zero_shot
+    assert [m.time for m in rest.markers] == [m.time for m in session(4, 10).recording.markers if m.time > 7]
+
+
+def test_trials_of_several_recordings_stay_apart(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
+    """Each is a trial of its own, in whichever recording, and where not all classes are used, too."""
+    recordings = [heard(bundle, backend, one) for one in (session(3, 5), session(4, 10))]
+    for trials, classes in ((25, None), (12, ("left_fist", "right_fist"))):
+        found = _Start(bundle, recordings, None, trials, classes, 0.0).found()
+        assert sum(found.trials.values()) == len(np.unique(found.examples.trials)) == trials
+
+
 def test_who_gives_too_little_keeps_the_head(bundle: Bundle, backend: OnnxRuntimeBackend) -> None:
     """A person without enough trials is scored with the bundle's head both times, and the report says why."""
     made = calibrated(bundle, backend, [session(3, 10)], seconds=6.0, classes=("left_fist",))
@@ -297,3 +316,15 @@ def test_what_calibrates_is_never_scored(bundle: Bundle, backend: OnnxRuntimeBac
     assert measure(bundle, source_head(bundle), {"a": used_up, "b": used_up}, Trials()) == ()
     (row, *_) = measure(bundle, source_head(bundle), {"a": [one], "b": [one]}, Trials())
     assert (row.trials, row.n) == (2, 2)
+
+
+def test_everybody_is_calibrated_from_the_start_of_each_recording(
+    bundle: Bundle, backend: OnnxRuntimeBackend
+) -> None:
+    """The gain is the mean over where one may begin: which recording is called the first changes nothing."""
+    some = [heard(bundle, backend, one) for one in (session(4), session(9))]
+    one, other = (_Person(bundle, source_head(bundle), each, Trials()) for each in (some, some[::-1]))
+    each = [one._gain_from(start, 4) for start in (0, 1)]
+    assert each == [other._gain_from(start, 4) for start in (1, 0)]
+    assert each[0] != each[1]
+    assert one.gain(4) == other.gain(4) == np.mean(each)
