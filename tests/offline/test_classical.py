@@ -144,6 +144,40 @@ def test_nobody_tested_or_validated_on_is_learned_from(task: Task, recordings: R
     np.testing.assert_allclose(*(x - x.mean(axis=1, keepdims=True) for x in same), atol=1e-3)
 
 
+def test_the_temperature_is_that_of_who_validates(task: Task, recordings: Recordings) -> None:
+    """Whose sides are exchanged is answered wrongly: who validates so makes a decoder much less sure."""
+    fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["csp_lda"])
+    other = {"left_fist": "right_fist", "right_fist": "left_fist", "rest": "rest"}
+
+    def exchanged(one: Session) -> list[Session]:
+        markers = tuple(replace(mark, label=other[mark.label]) for mark in one.recording.markers)
+        return [replace(one, recording=replace(one.recording, markers=markers))]
+
+    altered: Any = Altered(recordings, exchanged, "P3")
+    right, wrong = (train_decoder(settings, task, FOLD, some).temperature for some in (recordings, altered))
+    assert wrong > 2 * right
+
+
+def test_features_are_standardised_from_the_training_people(task: Task, recordings: Recordings) -> None:
+    """Where the standardisation starts is what they are like, whatever those tested and validated on are."""
+    fixed = {"kind": "classical", "name": "x", "sfreq": 160, "window_s": 2.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["log_rms_lda"])
+
+    def start(*louder: str) -> Standard:
+        def alter(one: Session) -> list[Session]:
+            return [replace(one, recording=replace(one.recording, data=5 * one.recording.data))]
+
+        altered: Any = Altered(recordings, alter, *louder)
+        found = train_decoder(settings, task, FOLD, altered).standard
+        assert found is not None
+        return found
+
+    plain = start()
+    np.testing.assert_array_equal(start("P3", "P4").mean, plain.mean)
+    assert not np.allclose(start("P1").mean, plain.mean, atol=0.1)
+
+
 def test_a_hole_starts_everything_afresh(recordings: Recordings, task: Task) -> None:
     """Behind a hole, windows hold nothing of before it, and hops are not warm until they are full."""
     (session,) = recordings.sessions("P4")

@@ -238,6 +238,30 @@ def test_temperature_undoes_a_scaling() -> None:
     assert fit_temperature(logits, classes) == pytest.approx(1.0, abs=0.15)
 
 
+def test_every_class_counts_alike_in_the_temperature() -> None:
+    """Nine times as many of one class, the same ones again, change nothing."""
+    torch.manual_seed(0)
+    logits = torch.randn(600, 3)
+    classes = torch.distributions.Categorical(logits=logits * torch.tensor([3.0, 1.0, 0.5])).sample()
+    again = torch.cat([torch.arange(600), *[torch.nonzero(classes == 0)[:, 0]] * 8])
+    more = fit_temperature(logits[again], classes[again])
+    assert more == pytest.approx(fit_temperature(logits, classes), abs=1e-3)
+
+
+def test_alignment_starts_from_the_training_subjects(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """The prior is the same whoever validates, and another one of other people."""
+
+    def dsp(**data: Any) -> Any:
+        recipe = make_recipe(tmp_path)
+        update = {"data": recipe.data.model_copy(update=data)}
+        return read_material(recipe.model_copy(update=update)).dsp
+
+    own = dsp()
+    assert own[1].prior is not None
+    assert dsp(validate_=("A3",)) == own
+    assert dsp(train=("A3",)) != own
+
+
 def test_a_training_scores_what_its_bundle_says(tiny_run: Any, tiny_bundle: Any) -> None:
     """Stamps, probabilities and which hops count are those of a live session, behind a hole, too."""
     recipe, model = tiny_run.recipe, load_model(tiny_run)
