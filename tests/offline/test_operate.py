@@ -22,7 +22,7 @@ from streamer.errors import ConfigError, RecordingError
 def test_a_recording_trained_on_is_left_out_whatever_it_is_called(
     tmp_path: Path, run_writer: Callable[..., Path]
 ) -> None:
-    """Rates are measured on people whom the weights are not of; where all are known, on nobody."""
+    """Rates are measured on people whom the weights are not of, on those that validated, too, or nobody."""
     graph, data = toy_graph(), tmp_path / "data"
     plain = write_bundle(tmp_path / "toy", toy_manifest(graph), graph)
     for seed, name in enumerate(("P1", "P2", "P3")):
@@ -30,7 +30,7 @@ def test_a_recording_trained_on_is_left_out_whatever_it_is_called(
     task = task_of(load(plain), data)
     known = {one.name: read().fingerprint for one in find_people(task) for _, read in openers(task, one)}
     shutil.move(data / "P2", data / "Z")
-    told = {"provenance": {"fingerprints": {"train": [known["P2"]]}}}
+    told = {"provenance": {"fingerprints": {"train": [known["P2"]], "validate": [known["P3"]]}}}
     folder = write_bundle(tmp_path / "trained", toy_manifest(graph) | told, graph)
     new = operate(folder, data, tmp_path / "new")
     assert new.manifest.provenance["operating"]["subjects"] == ["P1", "P3"]

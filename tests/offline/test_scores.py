@@ -181,6 +181,20 @@ def test_recordings_that_only_one_was_scored_on_are_not_compared(tmp_path: Path)
     assert compare([fewer, replace(more, played=[wrong])]) == []
 
 
+def test_all_answers_of_a_person_are_compared(tmp_path: Path) -> None:
+    """Who is right at the first cue and wrong at the second is half right, and one person of two."""
+    graph = toy_graph()
+    bundle = load(write_bundle(tmp_path, toy_manifest(graph), graph))
+    right, half = (made(CUES[:2], said) for said in (SPOKEN, {(4.0, 16.0): "left_fist"}))
+    someone = replace(right, subject="S2")
+    one, other = (
+        Evaluation(name, bundle, task_of(bundle, tmp_path), [played, someone])
+        for name, played in (("one", right), ("other", half))
+    )
+    (row,) = compare([one, other])
+    assert (row["n"], row["difference"], row["better"], row["equal"]) == (2, 0.25, 1, 1)
+
+
 def test_areas_rank_the_second_of_two_classes() -> None:
     """Every answer of the second class above every other one is 1; of three classes there is none."""
     truth = np.array([0, 0, 1, 1])
