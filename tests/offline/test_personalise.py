@@ -23,7 +23,7 @@ from offline.cli import app  # noqa: E402
 from offline.data.trials import Prepared  # noqa: E402
 from offline.evaluate.recordings import find_people, task_of  # noqa: E402
 from offline.evaluate.run import scorable  # noqa: E402
-from offline.personal import filters, scoring  # noqa: E402
+from offline.personal import filters, scoring, writing  # noqa: E402
 from offline.personal.filters import (  # noqa: E402
     Settings,
     _answers,
@@ -35,7 +35,7 @@ from offline.personal.filters import (  # noqa: E402
 )
 from offline.personal.origin import TRAINING, keep_training, origin  # noqa: E402
 from offline.personal.person import read_person  # noqa: E402
-from offline.personal.scoring import _rest, score_people  # noqa: E402
+from offline.personal.scoring import _rest, _row, score_people  # noqa: E402
 from offline.personal.shown import HELD, _spans, with_mirrored  # noqa: E402
 from offline.personal.writing import personalise  # noqa: E402
 from offline.train.augment import Augment  # noqa: E402
@@ -211,6 +211,18 @@ def test_what_is_scored_comes_after_what_was_learned(one: Any, person: Any, n: i
     assert rest[0].markers[0].time == pytest.approx(since - begun, abs=1e-3)
 
 
+def test_a_score_is_of_what_is_asked_once_the_last_learned_trial_is_over(
+    one: Any, person: Any, corpus_dir: Path
+) -> None:
+    """Of twelve trials seven are learned from and five are answered; no hop comes before these."""
+    live: dict[str, list[Any]] = {"as_it_was": [], "kept": []}
+    _row(one, task_of(one.bundle, corpus_dir), person, 7, FEW, live)
+    begun = float(person.side.sessions[0].recording.times[-1]) + 1 / 160
+    for (some,) in live.values():
+        assert [mark.label != "rest" for mark in some.markers] == [False, True] * 5
+        assert 0 <= some.times[0] - (person.shown.ended[6] - begun) < some.hop_s
+
+
 def test_signal_after_the_first_trials_changes_no_filter(
     one: Any, corpus_dir: Path, tmp_path: Path, run_writer: Callable[..., Path]
 ) -> None:
@@ -243,15 +255,19 @@ def test_a_label_that_is_held_over_the_cut_is_nothing_new(
     assert (first.labels == 1).sum() > 10
 
 
-def test_a_bundle_of_ones_own_runs_like_any_other(one: Any, corpus_dir: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_ones_own_runs_like_any_other(
+    one: Any, corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says other things than the bundle it came from, decides by the same settings, and tells its past."""
+    grown = lambda *given: replace(adapt(*given), bolder=1.5)  # noqa: E731
+    monkeypatch.setattr(writing, "adapt", grown)  # in so few steps a net hardly does
     own = personalise(one, corpus_dir, "A3", tmp_path / "mine", SURE)
     assert own.bundle is not None
     assert own.trials == {"left_fist": 6, "right_fist": 6}
     written, readout = own.bundle, one.bundle.readout
     assert written.graph_bytes != one.bundle.graph_bytes
     assert written.readout.decision == readout.decision
-    assert written.readout.temperature == pytest.approx(own.came.bolder * readout.temperature)
+    assert written.readout.temperature == pytest.approx(1.5 * readout.temperature)
     assert written.manifest.provenance["personal"]["from"] == one.bundle.label
     assert written.label == "tiny 0.1+A3"
     assert "A3" in (tmp_path / "mine" / "MODEL_CARD.md").read_text()
