@@ -39,7 +39,7 @@ from streamer.sources.synthetic import Config as Synthetic
 from streamer.types import Decision, Marker
 
 HOP_S = 0.1
-GAINED = Gain(1, 8.0, 3.0, 2.0, 4)
+GAINED = Gain(1, (2.0, 9.0, 10.0, 11.0))
 SUBJECT = {
     "kind": "synthetic",
     "seed": 3,
