@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -212,7 +212,8 @@ def read(path: str | Path) -> Calibration:
 def check_place(path: str | Path) -> None:
     """Refuse a place that a calibration cannot be written to, before anybody's trials are; `ConfigError`.
 
-    Nothing is left there: a folder that does not exist is made when there is something to write.
+    So is one that holds anything but a calibration, such as the recording that is calibrated on.  Nothing is
+    left there: a folder that does not exist is made when there is something to write.
     """
     target = Path(path)
     with _written(path):
@@ -223,22 +224,40 @@ def check_place(path: str | Path) -> None:
         folder = next(one for one in target.absolute().parents if one.exists())
         if not folder.is_dir():
             raise ConfigError(f"{path} cannot be a file: {folder} is no folder. Give another place.")
+        _refuse_other(target)
         half = folder / _half(target).name
         half.touch()  # permissions alone do not tell: a file system may be read-only, or take no files
         half.unlink()
 
 
 def write(calibration: Calibration, path: str | Path) -> None:
-    """Write the file whole or not at all; `ConfigError` where it cannot be written."""
+    """Write the file whole or not at all; `ConfigError` where it cannot be written or is another's."""
     target = Path(path)
     half = _half(target)
     with _written(path):
+        _refuse_other(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             half.write_text(calibration.model_dump_json(indent=1) + "\n")
             half.replace(target)
         finally:
             half.unlink(missing_ok=True)
+
+
+def _refuse_other(target: Path) -> None:
+    """Refuse to write over anything but a calibration; an empty file is nobody's."""
+    if not target.exists() or target.is_dir():
+        return  # no folder is written over: that fails by itself
+    if target.is_file():
+        if not target.stat().st_size:
+            return
+        with suppress(ConfigError):
+            read(target)
+            return
+    raise ConfigError(
+        f"{target} is there already and is no calibration that this version reads, so it is not written "
+        "over. Give another place for the calibration, or delete it first."
+    )
 
 
 def _half(target: Path) -> Path:

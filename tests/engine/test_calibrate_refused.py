@@ -15,7 +15,7 @@ from toy_bundle import CHANNELS
 from toy_head import write_headed
 from typer.testing import CliRunner
 
-from engine.calibration import Calibration, MadeOf, Tied, write
+from engine.calibration import Calibration, MadeOf, Tied, check_place, read, write
 from engine.cli import app
 from streamer.errors import ConfigError
 
@@ -37,6 +37,15 @@ def nobody(tmp_path: Path) -> Path:
     source = {"kind": "lsl", "name": "signal", "timeout_s": 0.2, "markers": "nobody"}
     path.write_text(json.dumps({"source": source, "bundle": str(folder)}))
     return path
+
+
+def made(reason: str = "a test") -> Calibration:
+    return Calibration(
+        bundle=Tied(name="a", version="1", identity="0" * 16),
+        method="tested",
+        reason=reason,
+        made_of=MadeOf(stream="s", seconds=1.0, trials={}),
+    )
 
 
 def in_a_file(folder: Path) -> Path:
@@ -64,6 +73,28 @@ def test_a_place_that_takes_no_file_is_refused_first(nobody: Path, tmp_path: Pat
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_what_is_no_calibration_is_not_written_over(nobody: Path, tmp_path: Path) -> None:
+    """The config or the recording, given as the place by mistake, stays as it was, and nobody is cued."""
+    recording = tmp_path / "rec.npz"
+    recording.write_bytes(b"PK\x03\x04 samples")
+    for place in (nobody, recording):
+        before = place.read_bytes()
+        assert "is there already and is no calibration" in refused("calibrate", nobody, "-o", place)
+        with pytest.raises(ConfigError, match="not written over"):
+            write(made(), place)
+        assert place.read_bytes() == before
+
+
+def test_an_older_calibration_is_written_over(tmp_path: Path) -> None:
+    """Who calibrates again wants the new one; an empty file holds nothing that could be lost."""
+    path = tmp_path / "me.json"
+    path.touch()
+    for reason in ("first", "second"):
+        check_place(path)
+        write(made(reason), path)
+    assert read(path).reason == "second"
+
+
 @pytest.mark.usefixtures("lsl_session")
 def test_a_place_that_can_be_made_is_not_made_yet(nobody: Path, tmp_path: Path) -> None:
     """A folder that does not exist is no fault, and is not there unless something is written."""
@@ -73,14 +104,8 @@ def test_a_place_that_can_be_made_is_not_made_yet(nobody: Path, tmp_path: Path) 
 
 def test_a_disk_that_fails_later_is_told_by_the_user_s_path(tmp_path: Path) -> None:
     """The name of the half-written file is nobody's business."""
-    one = Calibration(
-        bundle=Tied(name="a", version="1", identity="0" * 16),
-        method="tested",
-        reason="a test",
-        made_of=MadeOf(stream="s", seconds=1.0, trials={}),
-    )
     with pytest.raises(ConfigError, match=rf"{tmp_path} cannot be written") as error:
-        write(one, tmp_path)
+        write(made(), tmp_path)
     assert ".part" not in str(error.value)
 
 
