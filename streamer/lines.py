@@ -15,6 +15,8 @@ from streamer.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+MAX_HEADER = 1_000_000  # bytes: a file without lines is not read whole
+
 
 class JsonLines:
     """Appends one JSON object per line; a context manager.
@@ -28,9 +30,9 @@ class JsonLines:
     Parameters
     ----------
     path : Path
-        An existing file is appended to.
+        An existing file that begins with such a header is appended to.
     header : dict
-        The first line.
+        The first line; by its keys a file of the same kind is known.
     what : str
         What the lines are, for people.
     advice : str
@@ -49,6 +51,11 @@ class JsonLines:
         self._told = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not _begins_like(path, header):
+                raise ConfigError(
+                    f"{path} is there already and does not begin as a file of {what} does, so nothing is "
+                    f"appended to it. {advice}"
+                )
             self._file: FileIO | None = path.open("ab", buffering=0)
             self._size = self._file.tell()
         except OSError as error:
@@ -99,3 +106,16 @@ class JsonLines:
         with suppress(OSError):  # a device such as /dev/full has no size
             file.truncate(self._size)
         file.close()
+
+
+def _begins_like(path: Path, header: dict[str, Any]) -> bool:
+    """Say whether what is there may be appended to: nothing, a device, or lines behind such a header."""
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        first = file.readline(MAX_HEADER)
+    try:
+        found = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() == header.keys()

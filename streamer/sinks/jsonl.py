@@ -18,7 +18,7 @@ class Config(SinkConfig):
     Attributes
     ----------
     path : Path
-        The file; an existing one is appended to.
+        The file; an existing one of decisions is appended to, any other is refused.
     """
 
     kind: Literal["jsonl"] = "jsonl"

@@ -55,6 +55,27 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     assert [row["index"] for row in decisions(path)] == [1000, 1016]
 
 
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04 samples", b"{}\n", b'{"bundle": "toy"}\n', b"\n", b"[" * 100_000], ids=range(5)
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A recording given as the place for decisions by mistake stays as it was."""
+    path = tmp_path / "recording.npz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"does not begin as a file of decisions.*Choose another 'path'"):
+        Jsonl(path=path).open(run_info())
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_is_written_to(tmp_path: Path) -> None:
+    """What holds nothing is nobody's."""
+    path = tmp_path / "decisions.jsonl"
+    path.touch()
+    with Jsonl(path=path).open(run_info()) as sink:
+        sink.write(LEFT)
+    assert [row["index"] for row in decisions(path)] == [1000]
+
+
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     """The file stays JSON when a probability is none."""
     path = tmp_path / "decisions.jsonl"
