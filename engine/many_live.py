@@ -242,7 +242,7 @@ class _Stream:
         self.last = self.busy_s = 0.0
         self._seconds, self._end = seconds, math.inf
         self._say: Say = lambda line: say(f"{name}: {line}")
-        self._watch = Watch(session.feed, session.pipeline, self._say)
+        self._watch = Watch(session.feed, session.pipeline, self._say, live=session.live)
         self._stalled, self._rows = False, 0
         self._most = math.inf if seconds is None else round(seconds * session.feed.info.sfreq)
         self._stall_s, self._give_up_s = (

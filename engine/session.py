@@ -107,7 +107,7 @@ def drive(
         How it ended, and why if that was not as it should be.
     """
     done = _Deadline(stop, seconds, session)
-    watch = Watch(session.feed, session.pipeline, say, results)
+    watch = Watch(session.feed, session.pipeline, say, results, live=session.live)
     patient = not session.live  # a pause in a file is no stall
     with low_latency(), prioritised(config.realtime, config.cores, say):
         try:
@@ -170,6 +170,7 @@ def report(session: Session[T], ended: tuple[str, str], counts: Mapping[str, Any
         "unsent": sum(receiver.lost for receiver in session.receivers),
         "stalls": telemetry.stalls,
         "bad_channels": pipeline.bad_channels,
+        "bad_channels_s": pipeline.bad_s,
         **asdict(session.feed.counters),
         # A file's stamps are its own time axis: there is nothing to be late against.
         "latency_ms": telemetry.latency.summary() if live else None,

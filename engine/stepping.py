@@ -119,6 +119,11 @@ class Stepping(ABC, Generic[T]):
         """Channels of the stream that are bad now, and why; empty without quality checks."""
         return next((step.bad for step in self.chain.steps if isinstance(step, Quality)), {})
 
+    @property
+    def bad_s(self) -> dict[str, dict[str, float]]:
+        """Seconds for which each channel has been bad so far, by reason; empty without quality checks."""
+        return next((step.bad_s for step in self.chain.steps if isinstance(step, Quality)), {})
+
     def delays(self) -> dict[str, float]:
         """Return the algorithmic delay's parts, ms: what no machine, however fast, can take away."""
         manifest = self.bundle.manifest

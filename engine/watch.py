@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from engine.stepping import Stepping, T
@@ -36,25 +36,40 @@ class Watch:
         Receives the lines.
     results : str
         What comes out, for people.
+    live : bool
+        False for a file: its channels are looked at once a second of signal, which may pass in no time, and
+        what was wrong with one is said once, not each time it comes and goes.
     """
 
     def __init__(
-        self, feed: Feed, pipeline: Stepping[T], say: Callable[[str], None], results: str = "decisions"
+        self,
+        feed: Feed,
+        pipeline: Stepping[T],
+        say: Callable[[str], None],
+        results: str = "decisions",
+        *,
+        live: bool = True,
     ) -> None:
         self._feed, self._pipeline, self._say, self._results = feed, pipeline, say, results
+        self._live = live
         self._counted = dict.fromkeys(WORDS, 0)
         self._bad: dict[str, str] = {}
+        self._said: set[tuple[str, str]] = set()
         self._due = float("-inf")
+        self._unseen_s = 0.0
         self._rows: list[int] = []
 
     def look(self, now: float, rows: int) -> None:
         """Say what is new, at most once a second; ``now`` in seconds, ``rows`` samples came."""
         self._look_at_chunk(rows)
+        if not self._live:
+            self._look_at_file(rows)
         if now < self._due:
             return
         self._due = now + EVERY_S
         self._look_at_counters()
-        self._look_at_channels()
+        if self._live:
+            self._look_at_channels()
 
     def _look_at_chunk(self, rows: int) -> None:
         """Say once if decisions wait for the rest of the chunk that a hop ends in."""
@@ -87,5 +102,20 @@ class Watch:
         if bad == self._bad:
             return
         self._bad = dict(bad)
-        listed = ", ".join(f"{name} ({reason})" for name, reason in sorted(bad.items()))
-        self._say(f"bad channels: {listed}" if bad else "all channels are good again")
+        self._say(_bad(bad.items()) if bad else "all channels are good again")
+
+    def _look_at_file(self, rows: int) -> None:
+        """Say what has been wrong with channels since the last look, unless it was said before."""
+        self._unseen_s += rows / self._feed.info.sfreq
+        if self._unseen_s < EVERY_S:
+            return
+        self._unseen_s = 0.0
+        found = {(name, reason) for name, reasons in self._pipeline.bad_s.items() for reason in reasons}
+        new = found - self._said
+        if new:
+            self._said |= found
+            self._say(_bad(new))
+
+
+def _bad(channels: Iterable[tuple[str, str]]) -> str:
+    return f"bad channels: {', '.join(f'{name} ({reason})' for name, reason in sorted(channels))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -79,6 +80,7 @@ class Quality:
         self.info = info
         self.delay = 0
         self.counts = dict.fromkeys((NON_FINITE, RAILED, FLAT, LINE_NOISE, "rows"), 0)
+        self._verdicts: Counter[tuple[str, str]] = Counter()
         self._max_bad = config.max_bad * info.n_chans
         self._judge = _Judge(info, config)
         self._n_window = max(2, round(config.window_s * info.sfreq))
@@ -115,6 +117,14 @@ class Quality:
         self.counts["rows"] += int(n_bad)
         return chunk.carrying(data, chunk.valid & ~too_bad if n_bad else None)
 
+    @property
+    def bad_s(self) -> dict[str, dict[str, float]]:
+        """Seconds for which each channel was judged bad since the step was built, by reason."""
+        seconds: dict[str, dict[str, float]] = {}
+        for (name, reason), n in self._verdicts.items():
+            seconds.setdefault(name, {})[reason] = round(n * self._n_update / self.info.sfreq, 3)
+        return seconds
+
     def _fill(self, data: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Repeat the last finite value of each channel; 0 before there is one."""
         rows = np.concatenate([self._last[None], data])
@@ -142,6 +152,7 @@ class Quality:
             if reason != NON_FINITE and self.bad.get(name) != reason:
                 self.counts[reason] += 1
         self.bad = bad
+        self._verdicts.update(bad.items())
         dead = [i for i, reason in reasons.items() if reason != LINE_NOISE]
         self._is_dead = np.isin(np.arange(len(names)), dead)
 

@@ -146,6 +146,19 @@ def test_used_electrodes_do_not_hide_among_unused(toy_folder: Path) -> None:
     assert report["bad_channels"] == {"C3": "flat", "Cz": "flat", "C4": "flat"}
 
 
+def test_a_channel_that_was_bad_is_not_forgotten(toy_folder: Path) -> None:
+    """Of a file that passes in no time, too, it is said and reported what was flat, and for how long."""
+
+    def spoil(data: np.ndarray) -> None:
+        data[480:960, 0] = 7.0
+
+    lines: list[str] = []
+    report = run_config(config(toy_folder, Cap(spoil=spoil)), say=lines.append, clock=lambda: 0.0)
+    assert "bad channels: C3 (flat)" in lines
+    assert report["bad_channels"] == {}
+    assert report["bad_channels_s"] == {"C3": {"flat": 2.25}}  # 3 s, judged by the last second of each
+
+
 def test_a_wrong_rate_of_delivery(toy_folder: Path) -> None:
     """A live stream that says 160 Hz and delivers 320 ends the run with a message."""
     cap = Cap(n_times=3200)

@@ -18,6 +18,7 @@ class Watched:
     def __init__(self) -> None:
         self.counters = StreamCounters()
         self.bad_channels: dict[str, str] = {}
+        self.bad_s: dict[str, dict[str, float]] = {}
         self.info = SimpleNamespace(sfreq=160.0)
         self.hop_s = 0.0625
 
@@ -53,6 +54,20 @@ def test_a_burst_is_one_line() -> None:
     assert lines == ["1 missing samples bridged"]
     watch.look(1.2, 4)
     assert lines[1:] == ["9 missing samples bridged"]
+
+
+def test_a_file_is_looked_at_once_a_second_of_signal() -> None:
+    """However fast it is played; what was wrong between two looks is said too, and nothing twice."""
+    lines: list[str] = []
+    both: Any = Watched()
+    watch = Watch(both, both, lines.append, live=False)
+    for _ in range(10):  # half a second of signal each, in no time
+        watch.look(0.0, 80)
+        both.bad_s = {"C4": {"flat": 1.0}}
+    assert lines == ["bad channels: C4 (flat)"]
+    both.bad_s = {"C4": {"flat": 2.0, "railed": 1.0}, "C3": {"flat": 1.0}}
+    watch.look(0.0, 160)
+    assert lines[1:] == ["bad channels: C3 (flat), C4 (railed)"]
 
 
 @pytest.mark.parametrize(("rows", "told"), [(10, 0), (5, 0), (1, 0), (4, 1), (32, 1)])

@@ -44,6 +44,19 @@ def test_flat_channel_is_found() -> None:
     assert out.valid.all()
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_how_long_a_channel_was_bad_is_kept(chunk: int) -> None:
+    """Each reason by itself, behind a reset and after it is good again, however the signal is cut."""
+    x = clean()
+    x[250:625, 2] = -5e4
+    step = Config().build(INFO)
+    for _ in range(2):
+        for start in range(0, len(x), chunk):
+            step(chunk_of(x[start : start + chunk], INFO))
+        step.reset()
+    assert step.bad_s == {"C4": {"flat": pytest.approx(2 * 2 * 62 / 250)}}
+
+
 def test_clipping_is_railed_without_knowing_the_rail() -> None:
     """A channel that spends much of its time at one extreme value is railed."""
     x = clean()
