@@ -27,10 +27,13 @@ class Fit:
         Every DSP step from the raw stream to the model's input.
     notes : tuple of str
         What had to be adapted, for people.
+    interpolated : tuple of str
+        Channels of the contract that the stream lacks, made of others.
     """
 
     chain: Chain
     notes: tuple[str, ...]
+    interpolated: tuple[str, ...] = ()
 
     @property
     def ch_names(self) -> tuple[str, ...]:
@@ -73,6 +76,7 @@ def fit_contract(
     if info.sfreq < MIN_RATE_SHARE * contract.sfreq:
         reasons.append(f"it runs at {info.sfreq:g} Hz, the bundle needs {contract.sfreq:g} Hz")
     current = info
+    interpolated: tuple[str, ...] = ()
     for config, note in _steps(contract, info, quality):
         try:
             step = config.build(current)
@@ -81,6 +85,7 @@ def fit_contract(
             continue
         steps.append(config)
         current = step.info
+        interpolated += getattr(step, "interpolated", ())
         notes += [note] if note else _montage_notes(step)
     if reasons:
         raise StreamMismatch(
@@ -94,7 +99,7 @@ def fit_contract(
             f"{label[0].upper()}{label[1:]}: its DSP list ends in {chain.info.n_chans} channels at "
             f"{chain.info.sfreq:g} Hz, its graph takes {n_inputs} at {contract.sfreq:g}."
         )
-    return Fit(chain, tuple(notes))
+    return Fit(chain, tuple(notes), interpolated)
 
 
 def _steps(

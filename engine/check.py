@@ -99,9 +99,9 @@ def _decided(config: RunConfig, bundle: Bundle) -> dict[str, Any]:
         pipeline = Pipeline(
             bundle, backend, info, quality=config.quality, decision=settings, calibration=calibration
         )
-        own = personal(bundle, calibration)
-        decides = {"decides": outlook(readout.decision, readout.operating, settings, personal=own)}
-        return _answer("run", info, backend.name) | pipeline.describe() | decides
+        own, made = personal(bundle, calibration), pipeline.interpolated
+        told = outlook(readout.decision, readout.operating, settings, personal=own, interpolated=made)
+        return _answer("run", info, backend.name) | pipeline.describe() | {"decides": told}
 
 
 def _coded(config: TokensConfig, bundle: Bundle) -> dict[str, Any]:

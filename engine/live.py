@@ -77,8 +77,9 @@ def run_config(
         session = Session(pipeline, samples, sinks, telemetry, source.live, backend.name)
         for line in greeting(session, _first(pipeline)):
             say(line)
-        own = personal(bundle, calibration)
-        say(f"decides  {outlook(readout.decision, readout.operating, settings, personal=own)}")
+        own, made = personal(bundle, calibration), pipeline.interpolated
+        told = outlook(readout.decision, readout.operating, settings, personal=own, interpolated=made)
+        say(f"decides  {told}")
         if calibration is not None:
             say(f"calibrated  {calibration.words()}")
         ended = drive(session, config, stop=stop, seconds=seconds, say=say, clock=clock)

@@ -22,7 +22,7 @@ from engine.decision import DecisionSettings
 from engine.live import counts, decision_info
 from engine.many import Many
 from engine.operating import outlook, settle
-from engine.pipeline import POLL_S
+from engine.pipeline import POLL_S, Pipeline
 from engine.priority import prioritised
 from engine.session import (
     CHANGED,
@@ -104,7 +104,8 @@ def run_many(
             session = Session(pipeline, samples, receivers, telemetry, source.live, backend.name)
             streams.append(_Stream(name, one.source, session, telemetry, config, seconds, say))
         _greet(streams, say)
-        for line in _outlooks(bundle, settings, dict(zip(config.names, heads, strict=True))):
+        whose = dict(zip(config.names, zip(heads, many.pipelines, strict=True), strict=True))
+        for line in _outlooks(bundle, settings, whose):
             say(line)
         with low_latency(), prioritised(config.realtime, config.cores, say):
             _drive(many, streams, arrived, stop, clock or lsl_clock())
@@ -112,17 +113,17 @@ def run_many(
 
 
 def _outlooks(
-    bundle: Bundle, settings: DecisionSettings, heads: Mapping[str, Calibration | None]
+    bundle: Bundle, settings: DecisionSettings, streams: Mapping[str, tuple[Calibration | None, Pipeline]]
 ) -> Iterator[str]:
-    """Yield what to expect of the streams, and of those with a head of their own."""
+    """Yield what to expect of the streams, once of all of which the same is known."""
     readout = bundle.readout
-    own = [name for name, head in heads.items() if personal(bundle, head)]
-    groups = {False: [name for name in heads if name not in own], True: own}
-    for made_own, names in groups.items():
-        if names:
-            whose = "" if len(names) == len(heads) else f"{', '.join(names)}: "
-            told = outlook(readout.decision, readout.operating, settings, personal=made_own)
-            yield f"decides  {whose}{told}"
+    groups: dict[tuple[bool, tuple[int, int]], list[str]] = {}
+    for name, (head, pipeline) in streams.items():
+        groups.setdefault((personal(bundle, head), pipeline.interpolated), []).append(name)
+    for (own, made), names in groups.items():
+        whose = "" if len(names) == len(streams) else f"{', '.join(names)}: "
+        told = outlook(readout.decision, readout.operating, settings, personal=own, interpolated=made)
+        yield f"decides  {whose}{told}"
 
 
 def _opened(configs: Sequence[SourceConfig]) -> list[Source]:

@@ -202,6 +202,7 @@ def outlook(
     used: DecisionSettings,
     *,
     personal: bool = False,
+    interpolated: tuple[int, int] = (0, 0),
 ) -> str:
     """Say by what a run decides and what to expect of it, for the person at the screen.
 
@@ -213,15 +214,13 @@ def outlook(
         The run's.
     personal : bool
         A head or filters of one person's decide: what was measured, was so without.
+    interpolated : tuple of int
+        How many of the bundle's channels are made of others, and of how many: it was measured with none.
     """
     by = f"by {used.kind} {getattr(used, used.bound_key):.3g}"
     point = expected(own, points, used)
-    if point is not None and personal:
-        return (
-            f"{by}; before it was made yours that was at most {point.false_per_min:.2g} false activations a "
-            "minute on average over people. Nobody has measured what to expect since: watch your own rate "
-            "before you trust it"
-        )
+    if point is not None and (personal or interpolated[0]):
+        return f"{by}; {_not_as_measured(point, personal, *interpolated)}"
     if point is None:
         return f"{by}; nobody has measured what to expect of it"
     late = "" if point.median_s is None else f" after {point.median_s:.1f} s"
@@ -230,6 +229,17 @@ def outlook(
         f"{by}; at most {rate} false activation{'' if rate == '1' else 's'} a minute on average over people"
         f"{_measured_on(point)}: expect about {100 * point.hits:.0f} % of the commands{late}, "
         f"{100 * point.wrong:.0f} % taken for another{_doubt(point)}"
+    )
+
+
+def _not_as_measured(point: OperatingPoint, personal: bool, missing: int, n_chans: int) -> str:
+    """Say what was measured, and what of it has changed since."""
+    before = ["before it was made yours"] * personal + ["with all its electrodes there"] * bool(missing)
+    since = " since" * personal + f" with {missing} of {n_chans} channels made of others" * bool(missing)
+    return (
+        f"{' and '.join(before)} that was at most {point.false_per_min:.2g} false activations a minute on "
+        f"average over people. Nobody has measured what to expect{since}: watch your own rate before you "
+        "trust it"
     )
 
 

@@ -56,6 +56,8 @@ class Pipeline(Stepping[Decision]):
         Logits are divided by it.
     notes : tuple of str
         How the stream was adapted to the bundle.
+    interpolated : tuple of int
+        How many of the bundle's channels the stream lacks, so that they are made of others, and of how many.
     resets : int
         Discontinuities answered so far.
 
@@ -86,6 +88,7 @@ class Pipeline(Stepping[Decision]):
             check_calibration(calibration, bundle)
         fitted = fit(bundle, info, quality)
         super().__init__(bundle, backend, info, fitted.chain, fitted.notes, seat)
+        self.interpolated = (len(fitted.interpolated), len(bundle.manifest.input.ch_names))
         self.temperature = readout.temperature
         self._decider = Decider(
             decision or readout.decision, readout.classes, readout.idle, self.temperature, self.hop_s

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_bundle import CHANNELS, toy_graph
 
 from engine.bundle import load
-from engine.config import parse
+from engine.check import check
+from engine.config import ManyConfig, parse, parse_as
 from engine.decision import DecisionConfig, DecisionSettings, EvidenceConfig
 from engine.live import run_config
+from engine.manifest import FREE_ROWS
+from engine.many_live import run_many
 from engine.operating import OperatingPoint, Override, bound_for, expected, outlook, settle
 from streamer.errors import ConfigError
 
@@ -137,6 +141,38 @@ def test_what_the_bundles_head_did_is_no_promise_of_another() -> None:
     assert "before it was made yours that was at most 1 false activations a minute" in said
     assert "Nobody has measured what to expect since" in said
     assert "expect about" not in said
+
+
+def test_what_a_whole_cap_did_is_no_promise_of_half_a_one() -> None:
+    """Rates were measured with every electrode there: with channels made of others they are no promise."""
+    said = outlook(OWN, POINTS, OWN, interpolated=(14, 22))
+    assert "with all its electrodes there that was at most 1 false activations a minute" in said
+    assert "Nobody has measured what to expect with 14 of 22 channels made of others" in said
+    assert "expect about" not in said
+    assert outlook(OWN, POINTS, OWN, interpolated=(0, 22)) == outlook(OWN, POINTS, OWN)
+    both = outlook(OWN, POINTS, OWN, personal=True, interpolated=(1, 22))
+    assert "before it was made yours and with all its electrodes there that was" in both
+    assert "Nobody has measured what to expect since with 1 of 22 channels made of others" in both
+
+
+def test_a_run_that_lacks_electrodes_promises_nothing(toy_writer: Callable[..., Path]) -> None:
+    """The run, the check and a run of several know what the stream lacks."""
+    points = [point.model_dump() for point in POINTS]
+    changed = {"readout.operating": points, "readout.decision": OWN.model_dump(), "graph.rows": "free"}
+    bundle = str(toy_writer(toy_graph(FREE_ROWS), **changed))
+    whole = {"kind": "synthetic", "seconds": 2, "speed": "max", "ch_names": list(CHANNELS)}
+    config = parse({"source": whole | {"ch_names": list(CHANNELS[:-1])}, "bundle": bundle}, "run")
+    lines: list[str] = []
+    run_config(config, say=lines.append)
+    lines.append(check(config)["decides"])
+    sources = [{"source": whole}, {"source": config.source.model_dump(), "name": "half"}]
+    run_many(parse_as(ManyConfig, {"sources": sources, "bundle": bundle}, "run"), say=lines.append)
+    alone, checked, first, half = (line for line in lines if "by evidence" in line)
+    for line in (alone, checked, half):
+        assert f"with 1 of {len(CHANNELS)} channels made of others" in line
+    assert first.startswith("decides  1: ")
+    assert "expect about 60 %" in first
+    assert half.startswith("decides  half: ")
 
 
 @pytest.mark.parametrize(
