@@ -31,6 +31,8 @@ from streamer.units import Unit
 
 log = logging.getLogger(__name__)
 
+# A player that came to its end stays for 2 s (`streamer.player`); one that is stopped or killed goes at once.
+ENDED_S = 1.0
 # Buffer for a replay that comes faster than real time: room for what arrives between two fetches.
 WHOLE_S = 3600.0
 
@@ -86,8 +88,9 @@ class LslSource:
     discontinuity, its index ahead by the time that passed.
 
     A stream that says it is a replay (`streamer.player`) ends with its last sample; one that does not run in
-    real time is fetched as fast as it comes and waits here for its reader.  When it goes away before that, it
-    is over, too: its reader came late, or its player was stopped.  Either is said on the log.
+    real time is fetched as fast as it comes and waits here for its reader.  When it goes away before all of
+    it came, some time after its last sample, its reader had joined late: it is over, which is said on the
+    log.  Else its player was stopped or killed, and the replay is lost: nobody will play the rest.
 
     Attributes
     ----------
@@ -130,7 +133,7 @@ class LslSource:
         EndOfStream
             It is a replay and over.
         StreamLost
-            It was gone for ``recover_s``, or the source is closed.
+            It was gone for ``recover_s``, or the source is closed, or a replay was stopped early.
         StreamMismatch
             It came back with another rate or other channels.
         """
@@ -232,13 +235,18 @@ class LslSource:
             self._inlet = None
 
     def _end(self, left: int) -> None:
-        """Take a replay that went away for over."""
-        log.warning(
-            "replay %r is over; %d of its %d samples did not come: it was joined late or stopped early",
-            self.info.name, left, self.n_times,
-        )  # fmt: skip
+        """Take a replay that went away for over, or raise `StreamLost` where it was stopped early."""
+        name, missing = self.info.name, f"{left} of its {self.n_times} samples did not come"
         self._detach()
+        if not self._came_to_its_end():
+            raise StreamLost(f"Replay {name!r} is lost: {missing}. Was its player stopped? Play it again.")
+        log.warning("replay %r is over; %s: it was joined late", name, missing)
         self._left = 0
+
+    def _came_to_its_end(self) -> bool:
+        """Say whether a replay went away some time after its last sample; a faster one does not tell."""
+        silent = self._pylsl.local_clock() - self._due if self._due is not None else 0.0
+        return bool(self.live and silent > ENDED_S)
 
     def _lose(self) -> None:
         log.warning("stream %r is lost; looking for it", self.info.name)

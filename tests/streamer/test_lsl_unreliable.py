@@ -13,7 +13,7 @@ import pytest
 from live import ScriptedSource, every, info, record
 
 from streamer import lsl
-from streamer.errors import EndOfStream, StreamNotFound
+from streamer.errors import EndOfStream, StreamLost, StreamNotFound
 from streamer.lsl import LslMarkers, find, predicate
 from streamer.lsl_info import Replay, marker_info, tell_replay, to_lsl
 from streamer.player import Player
@@ -107,24 +107,39 @@ def read_on(source: LslSource) -> int:
     pytest.fail("the stream does not end")
 
 
-@pytest.mark.parametrize("speed", [1.0, float("inf")])
-def test_a_replay_that_goes_away_is_over(name: str, speed: float, caplog: pytest.LogCaptureFixture) -> None:
-    """A replay that goes away is over, though not all of it came; what is missing is said, once."""
+def goes_away(name: str, speed: float, stamp: float) -> LslSource:
+    """Return a source of a replay of 100 samples that is gone after 30, all read, the last of that stamp."""
     described = to_lsl(info(name=name))
     tell_replay(described, Replay(speed, 100))
     outlet = pylsl.StreamOutlet(described)
-    with Config(name=name, recover_s=3600).open() as source:
-        outlet.push_chunk(record(30).data)
-        rows = 0
-        while rows < 30:
-            chunk = source.read(PATIENCE_S)
-            assert chunk is not None
-            rows += len(chunk)
-        del outlet
+    source = Config(name=name, recover_s=3600).open()
+    outlet.push_chunk(record(30).data, stamp)
+    rows = 0
+    while rows < 30:
+        chunk = source.read(PATIENCE_S)
+        assert chunk is not None
+        rows += len(chunk)
+    return source
+
+
+@pytest.mark.parametrize("speed", [1.0, float("inf")])
+def test_a_replay_that_is_stopped_is_lost(name: str, speed: float) -> None:
+    """A player that is killed is gone right after a sample: what is missing is said, and nobody waits."""
+    with goes_away(name, speed, pylsl.local_clock()) as source:
+        with pytest.raises(StreamLost, match=f"{name}' is lost: 70 of its 100 samples did not come"):
+            read_on(source)
+        with pytest.raises(StreamLost, match="closed"):
+            source.read(0.0)
+        assert source.n_times == 100
+
+
+def test_a_replay_that_was_joined_late_is_over(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Gone some time after its last sample it ended as it should; what its reader missed is said, once."""
+    with goes_away(name, 1.0, pylsl.local_clock() - 2.0) as source:
         with caplog.at_level(logging.WARNING):
             assert read_on(source) == 0
             with pytest.raises(EndOfStream, match=name):
                 source.read(0.0)
         assert source.n_times == 100
     (message,) = caplog.messages
-    assert "70 of its 100 samples did not come" in message
+    assert "70 of its 100 samples did not come: it was joined late" in message

@@ -115,8 +115,8 @@ def test_a_replay_waits_for_a_slow_reader() -> None:
         assert sum(map(len, read_all(feed(source)))) == 4500
 
 
-def test_a_replay_broken_off_is_over() -> None:
-    """When the player stops half way, what was sent is read, and then the replay is over: none comes back."""
+def test_a_replay_broken_off_is_lost() -> None:
+    """When the player stops half way, what was sent is read, and then the replay is lost: none comes back."""
     stop, pause = threading.Event(), threading.Event().wait
     with Player(Tape(holed_tape()), name=some_name(), speed="max", linger_s=0.3, wait=pause) as player:
         source = Config(source_id=player.name).open()
@@ -128,7 +128,7 @@ def test_a_replay_broken_off_is_over() -> None:
             chunk = source.read(0.1)
             rows.append(len(chunk) if chunk is not None else 0)
 
-    with source, pytest.raises(EndOfStream, match="is over"):
+    with source, pytest.raises(StreamLost, match="samples did not come"):
         read_on()
     assert sum(rows) == player.samples_out
     assert 1250 <= sum(rows) < 4500
