@@ -74,9 +74,10 @@ def run_command(
             quiet = tuple(sink for sink in settings.sinks if sink.kind != "console")
             settings = settings.model_copy(update={"sinks": quiet})
         if isinstance(settings, ManyConfig):
-            if file is not None or calibration is not None:
+            if any(option is not None for option in (file, speed, chunk, holes, calibration)):
                 raise ConfigError(
-                    f"--file and --calibration are for one stream; {config} has several sources."
+                    "--file, --speed, --chunk, --holes and --calibration are for one stream; "
+                    f"{config} has several sources: say it there, in the block of each."
                 )
             report = run_many(settings, seconds=seconds, say=out.say)
         else:

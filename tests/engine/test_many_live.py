@@ -185,9 +185,10 @@ def test_the_command_runs_several(toy_rows: Bundle, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["run", str(path), "--seconds", "2", "--json"])
     assert result.exit_code == 0, result.output
     assert set(json.loads(result.stdout)["streams"]) == {"p0", "p1", "p2"}
-    refused = CliRunner().invoke(app, ["run", str(path), "--file", "me.edf", "--json"])
-    assert refused.exit_code == 2
-    assert "are for one stream" in json.loads(refused.stdout)["error"]["message"]
+    for option in (["--file", "me.edf"], ["--speed", "2"], ["--chunk", "8"], ["--holes", "split"]):
+        refused = CliRunner().invoke(app, ["run", str(path), *option, "--json"])
+        assert refused.exit_code == 2
+        assert "are for one stream" in json.loads(refused.stdout)["error"]["message"]
 
 
 def test_one_that_cannot_be_opened_closes_the_others(toy_rows: Bundle, tmp_path: Path) -> None:
