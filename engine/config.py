@@ -241,6 +241,10 @@ def _hint(key: str, kind: type[SessionConfig]) -> str:
     """Say which key was meant, or for which command this one is."""
     if kind is ManyConfig and key in ("source", "calibration"):
         return f"\n  {key!r} is given for each of the 'sources', not for all of them."
+    if kind is not ManyConfig and key == "sources":
+        made = " and name the file that it makes under `sources[i].calibration`" if kind is RunConfig else ""
+        one = f"this command takes one stream: use a YAML with one `source`{made}."
+        return f"\n  'sources' is for `bcistream run`; {one}"
     owners = [name for name, owner in COMMANDS.items() if key in owner.model_fields]
     if owners:
         commands = " and ".join(f"`bcistream {name}`" for name in owners)

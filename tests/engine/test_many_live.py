@@ -191,6 +191,27 @@ def test_the_command_runs_several(toy_rows: Bundle, tmp_path: Path) -> None:
         assert "are for one stream" in json.loads(refused.stdout)["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["calibrate", "-o", "me.json"], "and name the file that it makes under `sources[i].calibration`"),
+        (["tokens"], "use a YAML with one `source`."),
+    ],
+)
+def test_a_command_for_one_stream_says_so(
+    toy_rows: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], told: str
+) -> None:
+    """What to do with a YAML of several is said, not only that the key is unknown."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "many.yaml"
+    path.write_text(json.dumps(settings(toy_rows, tmp_path)))
+    refused = CliRunner().invoke(app, [*command, str(path), "--json"])
+    assert refused.exit_code == 2
+    message = json.loads(refused.stdout)["error"]["message"]
+    assert told in message
+    assert "Did you mean" not in message
+
+
 def test_one_that_cannot_be_opened_closes_the_others(toy_rows: Bundle, tmp_path: Path) -> None:
     """Nobody is left subscribed, and the reason is told."""
     closed: list[int] = []
