@@ -20,6 +20,7 @@ from engine.config import (
     parse_as,
     read_yaml,
 )
+from engine.faults import for_each
 from engine.listen import check as check_codes
 from engine.operating import outlook, settle
 from engine.pipeline import Pipeline
@@ -65,7 +66,9 @@ def check(config: SessionConfig, file: Path | None = None) -> dict[str, Any]:
         for name in config.names:
             for sink in config.sinks:
                 sink.of_stream(name)  # refuses what cannot be had for each
-        return {name: _decided(one, bundle) for name, one in config.alone().items()}
+        alone = list(config.alone().values())
+        answers = for_each(config.names, lambda place: _decided(alone[place], bundle))
+        return dict(zip(config.names, answers, strict=True))
     if isinstance(config, ListenConfig):
         if file is not None:
             raise ConfigError("A recording holds no codes: leave out --file to check what is listened to.")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from streamer.components import modules
+from streamer.errors import BciError
+
+T = TypeVar("T")
 
 SLOTS = ("streamer.sources", "streamer.dsp", "streamer.sinks", "engine.backends", "engine.decision")
 
@@ -29,6 +33,28 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest choice, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def for_each(names: Sequence[str], make: Callable[[int], T]) -> list[T]:
+    """Return what is made for each of several streams, by its place; `BciError` as from `refuse`."""
+    made: list[T] = []
+    wrong: dict[str, BciError] = {}
+    for place, name in enumerate(names):
+        try:
+            made.append(make(place))
+        except BciError as error:
+            wrong[name] = error
+    refuse(wrong)
+    return made
+
+
+def refuse(wrong: Mapping[str, BciError]) -> None:
+    """Raise what is wrong with streams, if anything is, all at once, each after the stream's name.
+
+    The error is of the kind of the first.
+    """
+    for first in wrong.values():
+        raise type(first)("\n".join(f"{name}: {error}" for name, error in wrong.items())) from first
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

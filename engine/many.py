@@ -24,6 +24,7 @@ from engine.backends import Arrays, Backend, Running
 from engine.bundle import Bundle
 from engine.calibration import Calibration
 from engine.decision import DecisionSettings
+from engine.faults import for_each
 from engine.framer import Frame
 from engine.pipeline import Pipeline
 from streamer.dsp import StepConfig
@@ -49,6 +50,8 @@ class Many:
         As `Pipeline`, for all streams.
     calibrations : sequence of Calibration or None, optional
         One for each stream.
+    names : sequence of str, optional
+        What the streams are called in messages; their numbers, from 1, by default.
 
     Attributes
     ----------
@@ -62,7 +65,7 @@ class Many:
     Raises
     ------
     StreamMismatch, BundleError, ConfigError
-        As `Pipeline`.
+        As `Pipeline`, of all streams that have one at once.
     """
 
     def __init__(
@@ -75,24 +78,24 @@ class Many:
         quality: StepConfig | None = None,
         decision: DecisionSettings | None = None,
         calibrations: Sequence[Calibration | None] = (),
+        names: Sequence[str] = (),
     ) -> None:
         self.runner = backend.runner()
         heads = calibrations or [None] * len(infos)
-        self._lanes = [
-            _Lane(
-                row,
-                Pipeline(
-                    bundle,
-                    backend,
-                    info,
-                    quality=quality,
-                    decision=decision,
-                    calibration=head,
-                    seat=_Row(self.runner, row),
-                ),
+
+        def lane(row: int) -> _Lane:
+            pipeline = Pipeline(
+                bundle,
+                backend,
+                infos[row],
+                quality=quality,
+                decision=decision,
+                calibration=heads[row],
+                seat=_Row(self.runner, row),
             )
-            for row, (info, head) in enumerate(zip(infos, heads, strict=True))
-        ]
+            return _Lane(row, pipeline)
+
+        self._lanes = for_each(names or [str(row + 1) for row in range(len(infos))], lane)
         self.pipelines = [lane.pipeline for lane in self._lanes]
         self.runner.warm_up()
         self._patience = PATIENCE * self.pipelines[0].hop_s if patience_s is None else patience_s

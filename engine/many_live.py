@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -17,8 +17,9 @@ from engine.bundle import Bundle, load
 from engine.calibration import Calibration, personal
 from engine.calibration import check as check_calibration
 from engine.calibration import read as read_calibration
-from engine.config import ManyConfig
+from engine.config import ManyConfig, StreamConfig
 from engine.decision import DecisionSettings
+from engine.faults import for_each, refuse
 from engine.live import counts, decision_info
 from engine.many import Many
 from engine.operating import outlook, settle
@@ -40,7 +41,7 @@ from engine.stepping import repair_for
 from engine.telemetry import Telemetry
 from engine.watch import Watch
 from streamer.acquire import ThreadedFeed
-from streamer.errors import EndOfStream, StreamLost, StreamMismatch
+from streamer.errors import BciError, EndOfStream, StreamLost, StreamMismatch
 from streamer.sources import Source, SourceConfig
 from streamer.types import Chunk, Decision
 
@@ -72,14 +73,11 @@ def run_many(
     bundle, n = load(config.bundle), len(config.sources)
     readout = bundle.readout
     settings = settle(readout.decision, readout.operating, config.decision, bundle.label)
-    heads = [read_calibration(one.calibration) if one.calibration else None for one in config.sources]
-    for head in heads:
-        if head is not None:
-            check_calibration(head, bundle)
+    heads = for_each(config.names, lambda place: _calibration(config.sources[place], bundle))
     sinks = [[sink.of_stream(name) for sink in config.sinks] for name in config.names]
     with ExitStack() as stack:
         backend = stack.enter_context(config.backend.open(bundle.batched(n)))
-        opened = [stack.enter_context(source) for source in _opened([one.source for one in config.sources])]
+        opened = [stack.enter_context(source) for source in _opened(config)]
         many = Many(
             bundle,
             backend,
@@ -88,6 +86,7 @@ def run_many(
             quality=config.quality,
             decision=settings,
             calibrations=heads,
+            names=config.names,
         )
         stack.enter_context(interruptible(stop))
         streams = []
@@ -126,11 +125,21 @@ def _outlooks(
         yield f"decides  {whose}{told}"
 
 
-def _opened(configs: Sequence[SourceConfig]) -> list[Source]:
+def _calibration(one: StreamConfig, bundle: Bundle) -> Calibration | None:
+    """Return a stream's calibration, if it has one, once it is known to be of this bundle."""
+    if one.calibration is None:
+        return None
+    head = read_calibration(one.calibration)
+    check_calibration(head, bundle)
+    return head
+
+
+def _opened(config: ManyConfig) -> list[Source]:
     """Open all at once: one after the other, the first would have seconds of backlog when the last is there.
 
-    One that fails closes the others, and its error is raised; so does Ctrl-C, without waiting for them.
+    Those that fail close the others, and their errors are raised; Ctrl-C does, too, without waiting for them.
     """
+    configs = [one.source for one in config.sources]
     found: dict[int, Source | BaseException] = {}
     given_up = threading.Event()
 
@@ -153,8 +162,12 @@ def _opened(configs: Sequence[SourceConfig]) -> list[Source]:
             while thread.is_alive():
                 thread.join(POLL_S)  # a signal is answered in between
         for one in found.values():
-            if isinstance(one, BaseException):
+            if isinstance(one, BaseException) and not isinstance(one, BciError):
                 raise one
+        wrong = {
+            config.names[place]: one for place, one in sorted(found.items()) if isinstance(one, BciError)
+        }
+        refuse(wrong)
         whole = True
     finally:
         if not whole:

@@ -11,11 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.bundle import Bundle
+from engine.check import check
 from engine.cli import app
 from engine.config import ManyConfig, RunConfig, parse_as, read_run
 from engine.live import run_config
 from engine.many_live import run_many
-from streamer.errors import ConfigError, StreamLost
+from streamer.errors import BciError, ConfigError, StreamLost
 from streamer.sources import SourceConfig
 from streamer.sources.synthetic import Config as Synthetic
 from streamer.types import Chunk
@@ -189,6 +190,29 @@ def test_the_command_runs_several(toy_rows: Bundle, tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, ["run", str(path), *option, "--json"])
         assert refused.exit_code == 2
         assert "are for one stream" in json.loads(refused.stdout)["error"]["message"]
+
+
+def spoilt(kind: str, folder: Path) -> dict[str, Any]:
+    """Return what of a stream's block is wrong."""
+    if kind == "calibration":
+        return {"calibration": str(folder / "none.json")}
+    if kind == "stream":
+        return {"source": source(0) | {"ch_names": ["C3"]}}
+    return {"source": {"kind": "recording", "path": str(folder / "none.npz")}}
+
+
+@pytest.mark.parametrize("kind", ["calibration", "stream", "recording"])
+def test_what_is_wrong_with_streams_is_told_by_name(toy_rows: Bundle, tmp_path: Path, kind: str) -> None:
+    """Of all that have a fault at once, by a check and by a run."""
+    raw = settings(toy_rows, tmp_path)
+    for place in (0, 2):
+        raw["sources"][place] |= spoilt(kind, tmp_path)
+    config = parse_as(ManyConfig, raw, "test")
+    for start in (run_many, check):
+        with pytest.raises(BciError) as error:
+            start(config)
+        lines = str(error.value).splitlines()
+        assert [line[:4] for line in lines if line[:1] == "p"] == ["p0: ", "p2: "]
 
 
 @pytest.mark.parametrize(
