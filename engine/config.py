@@ -75,6 +75,7 @@ class AcceptConfig(SessionConfig):
     ----------
     max_gap_s : float
         Longest hole that is filled by interpolation (and marked invalid), s; a longer one resets the model.
+        Also the longest glitch that is held: see `streamer.glitch`.
     quality : Quality or None
         Signal checks before anything else; null switches them off.
     """

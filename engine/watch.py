@@ -17,6 +17,7 @@ WORDS = {
     "dropped": "samples dropped because the computation was late",
     "repaired": "missing samples bridged",
     "non_finite": "values that were not finite replaced",
+    "glitches": "values replaced that no electrode gives, more than 100 mV from the last",
     "duplicates": "samples dropped because they came twice",
     "reconnects": "reconnection",
     "clock_steps": "step back of the sender's clock",

@@ -27,6 +27,8 @@ class StreamCounters:
         Times that every state downstream had to be reset by the stream's fault.
     non_finite : int
         Values replaced because they were no numbers.
+    glitches : int
+        Values replaced because no electrode gives them.
     dropped : int
         Rows that arrived and were not read in time.
     reconnects : int
@@ -51,6 +53,7 @@ class StreamCounters:
     jitter_ms: float = 0.0
     duplicates: int = 0
     clock_steps: int = 0
+    glitches: int = 0
 
 
 class Cleaner:
@@ -104,4 +107,5 @@ class Cleaner:
             jitter_ms=clock.jitter_ms,
             duplicates=repair.duplicates,
             clock_steps=clock.steps,
+            glitches=repair.glitches,
         )

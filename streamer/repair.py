@@ -1,4 +1,4 @@
-"""Holes, overlaps and values that are not numbers: mended where that is sound, flagged where it is not."""
+"""Holes, overlaps and values that cannot be: mended where that is sound, flagged where it is not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from streamer.glitch import Glitches
 from streamer.types import Chunk, Samples, StreamInfo
 
 
@@ -14,7 +15,8 @@ class Repair:
 
     A hole in the index of at most ``max_gap_s`` is filled by straight lines to the next sample; a longer
     one makes the chunk a discontinuity.  Rows seen before are dropped.  Values that are not finite are
-    replaced by the channel's last finite one (0 before the first), so that no filter is ever poisoned.
+    replaced by the channel's last finite one (0 before the first), so that no filter is ever poisoned; so are
+    wild ones that no electrode gives (`streamer.glitch`), for at most ``max_gap_s``.
     What was not measured is marked in ``valid``.  The output is the same for any chunking of the input.
 
     Parameters
@@ -27,7 +29,7 @@ class Repair:
     columns : sequence of int, optional
         Channels whose values count for ``valid``; all by default.
     max_bad : float
-        Share of those channels that may be not finite in a row without its being marked.
+        Share of those channels that may be replaced in a row without its being marked.
 
     Attributes
     ----------
@@ -37,8 +39,8 @@ class Repair:
         Samples missing in holes too long to fill, and how many such holes (or resets by the source).
     duplicates : int
         Samples dropped because their index had been there.
-    non_finite : int
-        Values replaced.
+    non_finite, glitches : int
+        Values replaced: that were no numbers, and that were wild.
     """
 
     def __init__(
@@ -54,7 +56,8 @@ class Repair:
         self._max_bad = max_bad
         self.max_gap = round(max_gap_s * info.sfreq)
         self.repaired = self.gaps = self.lost = self.discontinuities = 0
-        self.duplicates = self.non_finite = 0
+        self.duplicates = self.non_finite = self.glitches = 0
+        self._glitches = Glitches(info, self.max_gap)
         self.reset()
 
     def reset(self) -> None:
@@ -66,6 +69,7 @@ class Repair:
     def _forget(self) -> None:
         self._row = np.zeros(self.info.n_chans, dtype=np.float32)
         self._time = 0.0
+        self._glitches.reset()
 
     def __call__(self, chunk: Chunk) -> Chunk:
         """Return the chunk made whole; may be empty when all of it had been there."""
@@ -81,7 +85,7 @@ class Repair:
         if not len(chunk):
             return chunk
         before, last = self._row, self._time
-        chunk = self._finite(chunk)
+        chunk = self._plausible(chunk)
         self._advance(chunk)
         return self._filled(chunk, missing, before, last) if missing > 0 else chunk
 
@@ -89,7 +93,7 @@ class Repair:
         self.lost += missing
         self.discontinuities += self._next is not None
         self._forget()
-        chunk = self._finite(chunk)
+        chunk = self._plausible(chunk)
         self._advance(chunk)
         return Chunk(chunk.data, chunk.index, chunk.times, chunk.valid, True)
 
@@ -98,10 +102,14 @@ class Repair:
         self.duplicates += seen
         return Chunk(chunk.data[seen:], chunk.index + seen, chunk.times[seen:], chunk.valid[seen:])
 
-    def _finite(self, chunk: Chunk) -> Chunk:
+    def _plausible(self, chunk: Chunk) -> Chunk:
         good = np.isfinite(chunk.data)
         bad = good.size - np.count_nonzero(good)
-        if not bad:
+        wild = self._glitches(chunk.data)
+        if wild is not None:
+            self.glitches += int(np.count_nonzero(wild))
+            good &= ~wild
+        if good.all():
             return chunk
         self.non_finite += int(bad)
         data = _hold(chunk.data, good, self._row)

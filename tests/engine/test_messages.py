@@ -12,9 +12,9 @@ import pytest
 from toy_bundle import CHANNELS
 
 from engine.config import RunConfig, parse, read
-from engine.live import CHANGED, LOST, run_config
+from engine.live import CHANGED, LOST, Observer, run_config
 from streamer.errors import BciError, EndOfStream, StreamLost
-from streamer.types import Chunk, Marker, StreamInfo, make_chunk
+from streamer.types import Chunk, Decision, Marker, StreamInfo, make_chunk
 
 GOOD = StreamInfo("cap", "cap-1", "EEG", 160.0, CHANNELS, ("eeg",) * len(CHANNELS), "uV")
 
@@ -117,6 +117,28 @@ def test_values_that_are_not_finite(toy_folder: Path, spoil: Callable[[np.ndarra
     assert said in lines
     assert report["non_finite"] > 0
     assert (report["invalid"] > 50) == (spoil is spoil_channels)
+
+
+def test_a_wild_value_reaches_no_filter(toy_folder: Path) -> None:
+    """One sample of 1e30 is told, counted, and changes no more than one that is missing."""
+
+    def spoil(value: float) -> Callable[[np.ndarray], None]:
+        def change(data: np.ndarray) -> None:
+            data[800, 2] = value
+
+        return change
+
+    said: list[list[Decision]] = []
+    for value in (1e30, np.nan):
+        heard: list[Decision] = []
+        lines: list[str] = []
+        observed = Observer(heard.append)
+        cap = Cap(spoil=spoil(value))
+        report = run_config(config(toy_folder, cap), say=lines.append, extra=observed, clock=ticking())
+        said.append(heard)
+        assert (report["glitches"], report["non_finite"]) == ((1, 0) if value == 1e30 else (0, 1))
+        assert any("no electrode gives" in line for line in lines) == (value == 1e30)
+    assert said[0] == said[1]
 
 
 EXTRA = ("Iz", "AUX1", "AUX2", "AUX3", "AUX4")

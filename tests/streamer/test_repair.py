@@ -150,7 +150,7 @@ def test_chunking_changes_nothing(at: list[int]) -> None:
     whole, expected = mended(holed(bad()))
     parted, out = mended([piece for chunk in holed(bad()) for piece in cut(chunk, at)])
     _same(out, expected)
-    counters = ("repaired", "gaps", "lost", "discontinuities", "duplicates", "non_finite")
+    counters = ("repaired", "gaps", "lost", "discontinuities", "duplicates", "non_finite", "glitches")
     assert [getattr(parted, c) for c in counters] == [getattr(whole, c) for c in counters]
 
 
