@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SPREAD = 1.0  # points; nobody is so like another that they may not differ by it
-LOSS = 1.0  # points that nobody would miss
+LOSS = 1.0  # points that nobody would miss, nor notice if they were gained
 RISK = 0.125  # highest probability of losing more than `LOSS` at which a head is still taken
 
 
@@ -93,8 +93,8 @@ class Expected:
 
     @property
     def worth(self) -> bool:
-        """Whether the refitted head is to be taken: it should gain, and it will hardly lose."""
-        return self.mean > 0 and self.loses <= RISK
+        """Whether the refitted head is to be taken: it should gain noticeably, and it will hardly lose."""
+        return self.mean > LOSS and self.loses <= RISK
 
     def _averaged(self, values: Sequence[float]) -> float:
         return math.fsum(weight * value for weight, value in zip(self.weights, values, strict=True))

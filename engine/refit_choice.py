@@ -1,10 +1,10 @@
 """Whether a refitted head replaces the bundle's own: somebody for whom the bundle works must not lose by it.
 
 Where the bundle tells what a refit gained people whom it has not learnt from (`engine.gains`), the head is
-taken if, by what they gained and what the user's own trials say, it should gain, and losing more than a point
-is less probable than `engine.gains.RISK`.  Of one's own trials only those speak whose class keeps one when
-they are left out: without it any move looks bad.  Where the bundle tells nothing, or a class has no trial,
-one's own trials must say so alone, by `SURE` standard errors of their gain.
+taken if, by what they gained and what the user's own trials say, it should gain more than a point, and
+losing as much is less probable than `engine.gains.RISK`.  Of one's own trials only those speak whose class
+keeps one when they are left out: without it any move looks bad.  Where the bundle tells nothing, or a class
+has no trial, one's own trials must say so alone, by `SURE` standard errors of their gain.
 """
 
 from __future__ import annotations

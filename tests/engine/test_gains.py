@@ -56,13 +56,13 @@ def test_own_trials_may_be_out_of_everybodys_reach() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "sd", "worth"), [(5.0, 3.0, True), (0.5, 1.0, True), (-0.1, 0.1, False), (2.0, 9.0, False)]
+    ("mean", "sd", "worth"), [(5.0, 3.0, True), (1.1, 1.0, True), (0.9, 0.1, False), (2.0, 9.0, False)]
 )
 def test_a_head_must_gain_and_hardly_lose(mean: float, sd: float, worth: bool) -> None:
-    """A loss that is to be expected, or that is likely, keeps the old head."""
+    """A gain that nobody would notice, or a likely loss, keeps the old head."""
     one = Expected((1.0,), (mean,), (sd,))
     assert one.worth is worth
-    assert one.worth == (mean > 0 and one.loses <= RISK)
+    assert one.worth == (mean > LOSS and one.loses <= RISK)
 
 
 def test_the_row_of_no_more_trials_counts() -> None:
