@@ -52,8 +52,7 @@ class Answer:
 
 def answer_of(provenance: Mapping[str, Any]) -> Answer:
     """Return when the bundle's own protocol takes its answers; half a second to 3 s where it tells none."""
-    task = provenance.get("task")
-    protocol = task.get("protocol") if isinstance(task, Mapping) else None
+    protocol = told_task(provenance).get("protocol")
     if not isinstance(protocol, Mapping):
         return Answer()
     if protocol.get("kind") == "windows":
@@ -63,6 +62,21 @@ def answer_of(provenance: Mapping[str, Any]) -> Answer:
         float(protocol.get("at_s", ANSWER_AT_S)),
         last=protocol.get("answer") == "last",
     )
+
+
+def told_task(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a bundle says of its task: ``protocol``, ``folder``, ``stype``; empty where it is not said.
+
+    Fine-tuned bundles of before say it in their recipe alone.
+    """
+    task, recipe = provenance.get("task"), provenance.get("recipe")
+    if isinstance(task, Mapping):
+        return dict(task)
+    old = recipe.get("task") if isinstance(recipe, Mapping) else None
+    if not isinstance(old, Mapping):
+        return {}
+    windows = {"kind": "windows", "from_s": old["from_s"], "window_s": old["window_s"]}
+    return {"folder": old["folder"], "stype": old["stype"], "protocol": windows}
 
 
 class LatentLog:

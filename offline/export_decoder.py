@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundle import Bundle, Graph
-from offline.export import TOOLS, write
+from offline.evaluate.protocol import Windows as WindowsAsked
+from offline.export import TOOLS, WHERE, write
 from offline.export_folder import refuse_other
 from offline.export_graph import Array, check_parity, export_step, probes
 from offline.export_part import NOISE_UV
 from offline.finetune.data import Labelled
+from offline.finetune.recipe import Task
 from offline.finetune.run import FinetuneRun, load_model, load_run
 from offline.head_statistics import attach
 from offline.probe.features import Signal
@@ -112,6 +114,7 @@ def _provenance(run: FinetuneRun) -> dict[str, Any]:
         "fingerprints": run.fingerprints,
         "backbone": run.backbone,
         "recipe": run.recipe.course(),
+        "task": _task(run.recipe.task),
         "windows": run.windows,
         "kept": run.kept,
         "validation": run.scores,
@@ -119,4 +122,14 @@ def _provenance(run: FinetuneRun) -> dict[str, Any]:
         "notes": run.notes,
         "versions": run.versions | versions(*TOOLS),
         "machine": run.machine,
+    }
+
+
+def _task(task: Task) -> dict[str, Any]:
+    """Return what the bundle is asked, and how recordings like those it learned from are read."""
+    asked = WindowsAsked(from_s=task.from_s, window_s=task.window_s)
+    return {
+        "protocol": asked.model_dump(mode="json"),
+        "folder": task.folder.model_dump(mode="json", exclude=WHERE),
+        "stype": task.stype,
     }

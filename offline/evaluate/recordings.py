@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from engine.adapt import fit
+from engine.answers import told_task
 from engine.bundle import Bundle
 from engine.faults import faults
 from offline.data.people import people_in
@@ -74,7 +75,7 @@ def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) ->
     ConfigError
         What the user says makes no sense.
     """
-    options, own = options or Options(), _own(bundle)
+    options, own = options or Options(), told_task(bundle.manifest.provenance)
     task = Task(
         _folder(Path(path), own.get("folder", {}), options.folder),
         str(own.get("stype", bundle.manifest.input.stype)).upper(),
@@ -86,7 +87,8 @@ def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) ->
 
 def protocol_of(bundle: Bundle, options: Options | None = None) -> Trials | Windows:
     """Return what the bundle is asked, and on top of it what the user says; raises as `task_of`."""
-    return _protocol(bundle, _own(bundle).get("protocol", {}), (options or Options()).protocol)
+    own = told_task(bundle.manifest.provenance)
+    return _protocol(bundle, own.get("protocol", {}), (options or Options()).protocol)
 
 
 def find_people(task: Task, wanted: Sequence[str] | None = None) -> list[Subject]:
@@ -194,19 +196,6 @@ def open_file(task: Task, path: Path) -> Session:
 def _open(task: Task, subject: str, name: str, read: Any) -> Session:
     recording, fingerprint = read()
     return Session(subject, name, chosen(recording, task.stype), fingerprint)
-
-
-def _own(bundle: Bundle) -> dict[str, Any]:
-    """Return what the bundle says of its task; a fine-tuned one says it in its recipe."""
-    provenance = bundle.manifest.provenance
-    if "task" in provenance:
-        return dict(provenance["task"])
-    recipe = provenance.get("recipe")
-    task = recipe.get("task") if isinstance(recipe, dict) else None
-    if not task:
-        return {}
-    windows = {"kind": "windows", "from_s": task["from_s"], "window_s": task["window_s"]}
-    return {"folder": task["folder"], "stype": task["stype"], "protocol": windows}
 
 
 def _folder(path: Path, own: Mapping[str, Any], said: Mapping[str, Any]) -> Folder:

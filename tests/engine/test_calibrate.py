@@ -401,6 +401,14 @@ def test_an_unreadable_protocol_is_the_default() -> None:
     assert answer_of({}) == answer_of({"task": {"protocol": {"kind": "trials"}}}) == Answer(0.5, 3.0)
 
 
+def test_an_older_fine_tuned_bundle_tells_its_protocol_in_its_recipe() -> None:
+    """Its windows are where its recipe says, as those of a bundle that tells its task."""
+    task = {"folder": {}, "stype": "EEG", "from_s": 5.0, "window_s": 2.0}
+    told = {"task": {"protocol": {"kind": "windows", "from_s": 5.0, "window_s": 2.0}}}
+    assert answer_of({"recipe": {"task": task}}) == answer_of(told) == Answer(5.0, None, 2.0)
+    assert answer_of({"recipe": "0123abcd"}) == Answer()
+
+
 def test_a_recording_tells_how_far_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody who waits sees the seconds played, up to all of them; nothing of it where nobody looks."""
     seen: list[tuple[float, float]] = []

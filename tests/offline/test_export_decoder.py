@@ -20,6 +20,7 @@ from test_finetune import settings  # noqa: E402
 from test_probe import CHANNELS  # noqa: E402
 
 from engine.adapt import fit  # noqa: E402
+from engine.answers import Answer, answer_of  # noqa: E402
 from engine.bundle import load as load_bundle  # noqa: E402
 from engine.config import parse as parse_run  # noqa: E402
 from engine.live import Observer, run_config  # noqa: E402
@@ -99,6 +100,15 @@ def test_a_bundle_says_what_it_decides_and_whom_it_knows(folders: dict[str, Path
     assert {"train", "validate", "backbone_train", "backbone_validate"} <= set(listed)
     assert set(listed["train"]) <= set(listed["backbone_train"])
     assert "2 of 2 recordings under train were under train in pretraining" in manifest.provenance["notes"]
+
+
+def test_a_bundle_says_when_in_a_trial_its_answers_are(folders: dict[str, Path]) -> None:
+    """The engine looks at the windows that were learned from, and nothing of where they lie is written."""
+    provenance = load_bundle(folders["bundle"]).manifest.provenance
+    task = load_run(folders["tuned"]).recipe.task
+    assert answer_of(provenance) == Answer(task.from_s, None, task.window_s)
+    assert provenance["task"]["stype"] == task.stype
+    assert "path" not in provenance["task"]["folder"]
 
 
 def test_the_live_chain_is_the_training_chain(folders: dict[str, Path]) -> None:
