@@ -225,7 +225,7 @@ def _sessions(
 ) -> tuple[list[Session], dict[str, Any]]:
     """Return the recordings that the bundle can be measured on, and what is to be said of the others."""
     task = task_of(bundle, data, options)
-    people, learned = find_people(task, subjects), trained_on(bundle, "train")
+    people, learned = find_people(task, subjects), trained_on(bundle, but="validate")
     refuse_unused(task, people, options)
     looked = [(who.name, each) for who in people for each in look(bundle, task, who, learned)]
     found = [each.session for _, each in looked if each.session is not None]

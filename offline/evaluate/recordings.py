@@ -170,11 +170,10 @@ def _misfit(bundle: Bundle, session: Session) -> str:
     return ""
 
 
-def trained_on(bundle: Bundle, part: str | None = None) -> set[str]:
-    """Return the fingerprints of the recordings that had a part in the bundle's weights, or this part."""
+def trained_on(bundle: Bundle, but: str | None = None) -> set[str]:
+    """Return the fingerprints of recordings that had a part in the bundle's weights, another than ``but``."""
     listed = bundle.manifest.provenance.get("fingerprints", {})
-    groups = listed.values() if part is None else [listed.get(part, ())]
-    return {str(one) for group in groups for one in group}
+    return {str(one) for part, group in listed.items() if part != but for one in group}
 
 
 def open_file(task: Task, path: Path) -> Session:

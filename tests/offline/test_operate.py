@@ -39,6 +39,23 @@ def test_a_recording_trained_on_is_left_out_whatever_it_is_called(
         operate(folder, data, tmp_path / "none", ["Z"])
 
 
+def test_who_a_bundle_was_made_for_is_not_measured_on(
+    tmp_path: Path, run_writer: Callable[..., Path]
+) -> None:
+    """Any part in the weights counts, a person's own and a backbone's too; to have validated them is none."""
+    graph, data = toy_graph(), tmp_path / "data"
+    for seed, name in enumerate(("P1", "P2", "P3")):
+        run_writer(data / name / "one.npz", seed=seed, channels=CHANNELS)
+    plain = load(write_bundle(tmp_path / "toy", toy_manifest(graph), graph))
+    task = task_of(plain, data)
+    known = [read().fingerprint for one in find_people(task) for _, read in openers(task, one)]
+    parts = dict(zip(("personal", "backbone_train", "validate"), ([one] for one in known), strict=True))
+    told = {"provenance": {"fingerprints": {"train": []} | parts}}
+    folder = write_bundle(tmp_path / "own", toy_manifest(graph) | told, graph)
+    about = operate(folder, data, tmp_path / "new").manifest.provenance["operating"]
+    assert about["subjects"] == ["P3"]
+
+
 @pytest.fixture
 def toy(tmp_path: Path, run_writer: Callable[..., Path]) -> Path:
     """A bundle with a training in it, beside somebody's recording."""
