@@ -168,6 +168,19 @@ def test_what_cannot_train_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -
         read_material(recipe.model_copy(update={"classes": ("rest", "singing", "singing")}))
 
 
+def test_the_same_samples_on_both_sides_are_refused(
+    make_recipe: MakeRecipe, corpus_dir: Path, tmp_path: Path
+) -> None:
+    """A copy under another person's name is told by its samples, with the names of both."""
+    folder = shutil.copytree(corpus_dir, tmp_path / "corpus")
+    shutil.copy(folder / "A1" / "A1R1.npz", folder / "A2" / "copy.npz")
+    recipe = make_recipe(tmp_path / "run")
+    (one,) = recipe.data.folders
+    data = recipe.data.model_copy(update={"folders": (one.model_copy(update={"path": folder}),)})
+    with pytest.raises(ConfigError, match=r"A2/copy, which validates, .* A1/A1R1, which trains"):
+        read_material(recipe.model_copy(update={"data": data}))
+
+
 def test_two_corpora_are_learned_from_together(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """Each folder's channels and markers are renamed; two channels of one name are refused."""
     recipe = make_recipe(tmp_path)
