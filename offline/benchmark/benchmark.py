@@ -19,7 +19,7 @@ from typing import Any
 from offline.benchmark.cells import Cell, plain
 from offline.benchmark.memo import Memo
 from offline.benchmark.models import Bench, answer, identity
-from offline.benchmark.people import Fold, Recordings, folds_of
+from offline.benchmark.people import Fold, Recordings, folds_of, refuse_shared
 from offline.benchmark.recipe import Classical, Finetuned, Recipe, Trained
 from offline.benchmark.report import document, write
 from offline.probe.recipe import digest
@@ -65,13 +65,16 @@ def benchmark(
     Raises
     ------
     ConfigError, RecordingError, StreamMismatch
-        The recipe does not fit the recordings, a model does not fit the task, or there is no such model.
+        The recipe does not fit the recordings, a model does not fit the task, or there is no such model; or
+        the same samples are learned from and tested.
     """
     wanted = _chosen(recipe, only)
     recordings = Recordings(recipe.task.folder, recipe.task.stype)
     folds = folds_of(recipe, recordings.names, recordings.where)
     bench = Bench(recipe, recordings, Memo(REMEMBERED))
     _read(bench, folds, progress)
+    for fold in folds:
+        refuse_shared(recordings, fold)
     rounds = list(_rounds(bench, folds))
     for done, one in enumerate(rounds):
         progress(f"{one.model.name}, seed {one.seed}, fold {one.fold.number + 1}", done, len(rounds))

@@ -47,6 +47,7 @@ class Recordings:
         self._kept: dict[str, list[Session]] = {}
         self._bytes = 0
         self._fingerprints: dict[str, tuple[str, ...]] = {}
+        self._named: dict[str, dict[str, str]] = {}
         self._contents: dict[str, tuple[str, ...]] = {}
 
     def sessions(self, name: str) -> list[Session]:
@@ -55,6 +56,7 @@ class Recordings:
             return self._kept[name]
         sessions = read_sessions(self._folder, [name], self._stype, holes=True)
         self._fingerprints[name] = tuple(one.fingerprint for one in sessions)
+        self._named[name] = {one.fingerprint: one.name for one in sessions}
         self._contents[name] = tuple(f"{one.fingerprint} {_marked(one)}" for one in sessions)
         size = sum(one.recording.data.nbytes for one in sessions)
         if self._bytes + size <= KEPT_BYTES:
@@ -68,6 +70,11 @@ class Recordings:
             self.sessions(name)
         return self._fingerprints[name]
 
+    def named(self, name: str) -> dict[str, str]:
+        """Return what each of a person's recordings is called, by what identifies it."""
+        self.fingerprints(name)
+        return self._named[name]
+
     def contents(self, name: str) -> tuple[str, ...]:
         """Return what identifies each of a person's recordings and what is asked in it."""
         self.fingerprints(name)
@@ -77,6 +84,22 @@ class Recordings:
 def _marked(session: Session) -> str:
     marks = [(one.time, one.label, one.duration) for one in session.recording.markers]
     return digest(json.dumps(marks))
+
+
+def refuse_shared(recordings: Recordings, fold: Fold) -> None:
+    """Refuse a fold that tests what it learns from or is chosen by, under whatever name; `ConfigError`."""
+    learned = {
+        one: f"{name}/{called}"
+        for name in (*fold.train, *fold.validate)
+        for one, called in recordings.named(name).items()
+    }
+    for name in fold.test:
+        for one, called in recordings.named(name).items():
+            if one in learned:
+                raise ConfigError(
+                    f"{name}/{called}, which is tested, holds the same samples as {learned[one]}, which is "
+                    "learned from: leave one of them out."
+                )
 
 
 def folds_of(recipe: Recipe, names: tuple[str, ...], where: str) -> list[Fold]:

@@ -104,6 +104,16 @@ def test_a_split_with_somebody_on_two_sides_is_refused(tmp_path: Path) -> None:
         folds_of(recipe, ("A", "B", "C", "D"), "here")
 
 
+def test_samples_that_are_learned_from_are_not_tested(people_dir: Path, tmp_path: Path) -> None:
+    """No model, a baseline as little as a net, is tested on a copy that goes by another person's name."""
+    folder = shutil.copytree(people_dir, tmp_path / "people")
+    shutil.copy(folder / "P0" / "P0R1.npz", folder / "P4" / "again.npz")
+    recipe = recipe_of(folder, tmp_path / "out", folds=None, split=SPLIT, compare=[])
+    with pytest.raises(ConfigError, match=r"P4/again, which is tested, .* P0/P0R1, which is learned from"):
+        benchmark(recipe)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_done_is_not_done_again(
     people_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
