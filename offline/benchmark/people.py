@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offline.benchmark.recipe import Recipe
 from offline.crossval.folds import deal
+from offline.data.fingerprint import content_of
 from offline.data.sources import Folder, find, select
 from offline.probe.recipe import digest
 from offline.probe.tasks import Session, read_sessions
@@ -57,7 +58,7 @@ class Recordings:
         sessions = read_sessions(self._folder, [name], self._stype, holes=True)
         self._fingerprints[name] = tuple(one.fingerprint for one in sessions)
         self._named[name] = {one.fingerprint: one.name for one in sessions}
-        self._contents[name] = tuple(f"{one.fingerprint} {_marked(one)}" for one in sessions)
+        self._contents[name] = tuple(f"{content_of(one.recording)} {_marked(one)}" for one in sessions)
         size = sum(one.recording.data.nbytes for one in sessions)
         if self._bytes + size <= KEPT_BYTES:
             self._kept[name] = sessions
@@ -76,7 +77,7 @@ class Recordings:
         return self._named[name]
 
     def contents(self, name: str) -> tuple[str, ...]:
-        """Return what identifies each of a person's recordings and what is asked in it."""
+        """Return what identifies each of a person's recordings as it was read, and what is asked in it."""
         self.fingerprints(name)
         return self._contents[name]
 

@@ -1,13 +1,20 @@
-"""What tells that two files hold the same recording, whatever they and their subjects are called."""
+"""What tells that two files hold the same recording, whatever they and their subjects are called.
+
+`fingerprint` is of the samples as they are stored: by it a recording is known that had a part in training.
+`content_of` is of the recording as it was read: by it results are kept.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamer.sources.recording import Recording
 
 
 def fingerprint(stored: NDArray[Any]) -> str:
@@ -27,4 +34,14 @@ def fingerprint_of_file(path: Path) -> str:
         with part.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def content_of(recording: Recording) -> str:
+    """Return 16 hex digits of all that a decoder is fed: samples, times, rate, and names, types and unit."""
+    info = recording.info
+    told = [info.sfreq, info.ch_names, info.ch_types, info.unit, recording.data.shape]
+    digest = hashlib.sha256(json.dumps(told).encode())
+    for array in (recording.times, recording.data):
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

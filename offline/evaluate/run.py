@@ -12,6 +12,7 @@ from typing import Any
 from engine.backends import Backend
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, digest
+from offline.data.fingerprint import content_of
 from offline.data.sources import Subject
 from offline.evaluate.namesakes import namesakes, told
 from offline.evaluate.played import Played, play
@@ -142,16 +143,16 @@ def scorable(bundle: Bundle, task: Task, person: Subject) -> list[Session]:
     return [each.session for each in looked if each.session is not None]
 
 
-def kept_as(keep: Path, bundle: Bundle, task: Task, fingerprint: str) -> Path:
+def kept_as(keep: Path, bundle: Bundle, task: Task, content: str) -> Path:
     """Return where what this bundle says of this recording is kept.
 
-    The name holds all that it depends on: the bundle, the samples, how they were read, and the version of
-    the engine.
+    The name holds all that it depends on: the bundle, the recording as it was read (its `content_of`), what
+    is looked at, and the version of the engine.
     """
     settings = {**task.settings(), "versions": versions("onnxruntime"), "format": FORMAT}
     how = digest(json.dumps(settings, sort_keys=True).encode())[:8]
     whole = digest(bundle.manifest.model_dump_json(exclude_defaults=True).encode())[:16]
-    return keep / PLAYED / whole / f"{fingerprint}-{how}.npz"
+    return keep / PLAYED / whole / f"{content}-{how}.npz"
 
 
 def _add(one: Evaluation, looked: Looked, backend: Backend, keep: Path | None, playing: Playing) -> None:
@@ -172,7 +173,7 @@ def _played(
 ) -> Played:
     if keep is None:
         return playing(one.bundle, backend, session)
-    path = kept_as(keep, one.bundle, one.task, session.fingerprint)
+    path = kept_as(keep, one.bundle, one.task, content_of(session.recording))
     if path.is_file():
         markers = tuple(
             session.recording.markers

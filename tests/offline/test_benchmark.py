@@ -153,6 +153,18 @@ def test_what_is_asked_anew_is_answered_anew(people_dir: Path, tmp_path: Path) -
     assert benchmark(recipe)["missing"] == []
 
 
+def test_what_was_corrected_is_answered_anew(people_dir: Path, tmp_path: Path) -> None:
+    """The same stored numbers at another scale are another recording: cells of it are made again."""
+    folder = shutil.copytree(people_dir, tmp_path / "people")
+    recipe = recipe_of(folder, tmp_path / "out", models=[classical("mdm")], compare=[])
+    assert benchmark(recipe)["missing"] == []
+    path = folder / "P0" / "P0R1.npz"
+    with np.load(path) as file:
+        content = dict(file)
+    np.savez(path, **content | {"scale": 2 * content["scale"]})
+    assert len(benchmark(recipe, report_only=True)["missing"]) == 3
+
+
 def test_killed_in_the_middle_and_resumed_it_reports_the_same(
     people_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,19 @@ def test_other_durations_are_another_row(headed: Path, folder: Path, tmp_path: P
     assert len(list((tmp_path / KEPT).rglob("*.json"))) == 2
 
 
+def test_what_was_corrected_is_another_row(headed: Path, folder: Path, tmp_path: Path) -> None:
+    """The same stored numbers at another scale: what was kept of them is not taken."""
+    shutil.copytree(folder / "S1", tmp_path / "people" / "S1")
+    bundle, settings = load(headed), Settings(seconds=30.0)
+    evaluate_calibrated(bundle, tmp_path / "people", None, settings, keep=tmp_path)
+    path = tmp_path / "people" / "S1" / "S1R1.npz"
+    with np.load(path) as file:
+        content = dict(file)
+    np.savez(path, **content | {"scale": 2 * content["scale"]})
+    evaluate_calibrated(bundle, tmp_path / "people", None, settings, keep=tmp_path)
+    assert len(list((tmp_path / KEPT).rglob("*.json"))) == 2
+
+
 def change(path: Path, shorter: int = 1, names: tuple[str, ...] = CLASSES) -> None:
     """Write a recording anew with the same samples, its events shorter or called otherwise."""
     with np.load(path) as file:

@@ -18,6 +18,7 @@ from engine.adapt import fit
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, load
 from offline.cli import app
+from offline.data.fingerprint import content_of
 from offline.evaluate.answers import answers
 from offline.evaluate.decide import decide
 from offline.evaluate.played import ARRAYS, Played, play
@@ -115,7 +116,7 @@ def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_p
     some = evaluate_all([toy], folder, ["S2"], keep=tmp_path, playing=refuse)[0]
     assert some.scores().per_subject["S2"] == fresh.scores().per_subject["S2"]
     session = session_of(toy, folder, "S1")
-    kept_as(tmp_path, toy, fresh.task, session.fingerprint).write_bytes(b"PK nothing")
+    kept_as(tmp_path, toy, fresh.task, content_of(session.recording)).write_bytes(b"PK nothing")
     assert "no played recording" in evaluate(toy, folder, keep=tmp_path).skipped["S1/S1R1"]
 
 
@@ -142,6 +143,20 @@ def test_other_settings_are_other_files(toy: Bundle, folder: Path, tmp_path: Pat
     other = bundle_at(tmp_path / "other", readout=settings)
     paths = {kept_as(tmp_path, *pair, "0" * 16) for pair in ((toy, task), (toy, renamed), (other, task))}
     assert len(paths) == 3
+
+
+@pytest.mark.parametrize("key", ["ch_names", "scale", "sfreq"])
+def test_what_was_corrected_is_played_again(toy: Bundle, folder: Path, tmp_path: Path, key: str) -> None:
+    """The same stored numbers under other names, at another scale or rate, are another recording."""
+    path = Path(shutil.copytree(folder / "S1", tmp_path / "people" / "S1")) / "S1R1.npz"
+    before = {one.name: one.log_probs for one in evaluate(toy, tmp_path / "people", keep=tmp_path).played}
+    with np.load(path) as file:
+        content = dict(file)
+    changed = content[key][::-1] if key == "ch_names" else 2 * content[key]
+    np.savez(path, **content | {key: changed})
+    after = {one.name: one.log_probs for one in evaluate(toy, tmp_path / "people", keep=tmp_path).played}
+    assert np.array_equal(before["S1R2"], after["S1R2"])
+    assert not np.array_equal(before["S1R1"], after["S1R1"])
 
 
 def test_every_uncut_trial_is_answered_and_counted(toy: Bundle, folder: Path) -> None:
