@@ -17,7 +17,7 @@ from engine.bundle import Bundle
 from engine.framer import Frame
 from engine.head import Head
 from engine.pipeline import Pipeline
-from offline.evaluate.played import QUALITY, Played, chunks, log_softmax
+from offline.evaluate.played import QUALITY, Played, chunks, log_softmax, repair_as_run
 from offline.probe.tasks import Session
 from streamer.errors import BundleError
 from streamer.types import Marker
@@ -95,7 +95,7 @@ def heard(bundle: Bundle, backend: Backend, session: Session) -> Heard:
         logits.observe(frame, outputs)
 
     pipeline = Pipeline(bundle, backend, recording.info, quality=QUALITY, observe=observe)
-    for chunk in chunks(recording, CHUNK):
+    for chunk in chunks(recording, CHUNK, repair_as_run(recording, pipeline.chain)):
         for decision in pipeline.process(chunk):
             log.write(decision)
             logits.write(decision)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.adapt import fit_contract
 from engine.framer import Frame, Framer
 from engine.manifest import InputContract
-from offline.evaluate.played import CHUNK, QUALITY, chunks
+from offline.evaluate.played import CHUNK, QUALITY, chunks, repair_as_run
 from offline.probe.tasks import Index, Session
 from streamer.chain import Chain
 from streamer.dsp import StepConfig
@@ -65,7 +65,8 @@ def behind(contract: InputContract, label: str, session: Session, chunk: int = C
     """
     fitted = fit_contract(contract, label, session.recording.info, QUALITY)
     stretches: list[list[Chunk]] = []
-    for piece in chunks(session.recording, chunk):
+    repair = repair_as_run(session.recording, fitted.chain)
+    for piece in chunks(session.recording, chunk, repair):
         if piece.discontinuity:
             fitted.chain.reset()
         if piece.discontinuity or not stretches:

@@ -16,21 +16,26 @@ from numpy.typing import NDArray
 from engine.backends import Arrays, Backend
 from engine.bundle import Bundle
 from engine.calibration import Calibration
+from engine.config import RunConfig
 from engine.decision import DecisionSettings
 from engine.framer import Frame
 from engine.pipeline import Pipeline
 from engine.refit import log_softmax as _log_softmax
 from offline.files import replacing
 from offline.probe.tasks import Session
+from streamer.chain import Chain
 from streamer.dsp import StepConfig
+from streamer.dsp.montage import Montage
 from streamer.dsp.quality import Config as Quality
 from streamer.errors import RecordingError
+from streamer.repair import Repair
 from streamer.sources.recording import Recording
 from streamer.types import Chunk, Marker, make_chunk
 
 CHUNK = 32  # samples; any other gives the same decisions
 ARRAYS = ("times", "log_probs", "valid", "labels")
 QUALITY = Quality()  # as a run has it
+MAX_GAP_S: float = RunConfig.model_fields["max_gap_s"].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,8 @@ def play(
         calibration=calibration,
         observe=observe,
     )
-    made = [one for piece in chunks(recording, chunk) for one in pipeline.process(piece)]
+    repair = repair_as_run(recording, pipeline.chain, quality)
+    made = [one for piece in chunks(recording, chunk, repair) for one in pipeline.process(piece)]
     places: dict[str | None, int] = {None: -1} | {name: place for place, name in enumerate(classes)}
     return Played(
         subject=session.subject,
@@ -181,19 +187,27 @@ def play(
     )
 
 
-def chunks(recording: Recording, size: int = CHUNK) -> Iterator[Chunk]:
-    """Yield the recording in pieces; none lies across a hole, and the one behind it is a discontinuity."""
-    index = recording.index
+def repair_as_run(recording: Recording, chain: Chain, quality: StepConfig | None = QUALITY) -> Repair:
+    """Return the repair that a run has by default: what the chain does not use makes no row bad."""
+    used = next((step.used for step in chain.steps if isinstance(step, Montage)), None)
+    max_bad = quality.max_bad if isinstance(quality, Quality) else 0.0
+    return Repair(recording.info, MAX_GAP_S, columns=used, max_bad=max_bad)
+
+
+def chunks(recording: Recording, size: int = CHUNK, repair: Repair | None = None) -> Iterator[Chunk]:
+    """Yield the recording in pieces, mended as a run mends it; behind a long hole comes a discontinuity.
+
+    Parameters
+    ----------
+    repair : Repair, optional
+        A fresh one; by default every channel counts for whether a row is good.
+    """
+    index, repair = recording.index, repair or Repair(recording.info, MAX_GAP_S)
     edges = [0, *recording.breaks, len(recording.times)]
     for first, last in pairwise(edges):
         for start in range(first, last, size):
             rows = slice(start, min(start + size, last))
-            yield make_chunk(
-                recording.data[rows],
-                int(index[start]),
-                recording.times[rows],
-                discontinuity=0 < start == first,
-            )
+            yield repair(make_chunk(recording.data[rows], int(index[start]), recording.times[rows]))
 
 
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from engine.bundle import Bundle, Readout
 from engine.framer import Framer
 from offline.evaluate.answers import answers, hops_of
 from offline.evaluate.figures import rounded
-from offline.evaluate.played import QUALITY, Played, chunks, log_softmax
+from offline.evaluate.played import QUALITY, Played, chunks, log_softmax, repair_as_run
 from offline.evaluate.protocol import Trials, Windows
 from offline.evaluate.recordings import Task, find_people
 from offline.evaluate.run import Evaluation, scorable
@@ -121,7 +121,7 @@ def _hops_behind_dsp(bundle: Bundle, session: Session) -> tuple[Hops, list[int]]
     hops: list[Hops] = []
     starts: list[int] = []
     start = 0
-    for chunk in chunks(recording):
+    for chunk in chunks(recording, repair=repair_as_run(recording, chain)):
         if chunk.discontinuity:
             chain.reset()
             framer.reset()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_files import write_edf
 from numpy.typing import NDArray
 from toy_bundle import CHANNELS, CLASSES, HOP, KEEP, toy_graph, toy_manifest, weights, write_bundle
 from typer.testing import CliRunner
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 from engine.adapt import fit
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, load
+from engine.config import parse as parse_run
+from engine.live import Observer, run_config
 from offline.cli import app
 from offline.data.fingerprint import content_of
 from offline.evaluate.answers import answers
@@ -27,7 +30,8 @@ from offline.evaluate.recordings import Options, find_people, look, openers, tas
 from offline.evaluate.run import document_of, evaluate, evaluate_all, kept_as
 from offline.probe.tasks import Session
 from streamer.errors import BundleError, RecordingError
-from streamer.types import make_chunk
+from streamer.sources.recording import load as load_recording
+from streamer.types import Decision, make_chunk
 
 Writer = Callable[..., Path]
 FROM_S, AT_S = 0.5, 3.0
@@ -102,6 +106,28 @@ def test_chunks_do_not_matter(toy: Bundle, folder: Path, size: int) -> None:
     assert len(first) == len(session.recording.times) // HOP
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.mark.parametrize("missing", [1, 16, 17, 320])
+def test_a_hole_is_what_it_is_in_a_run(toy: Bundle, tmp_path: Path, missing: int) -> None:
+    """Bridged or begun anew behind, every decision is that of `bcistream run` on the file."""
+    rng, onsets = np.random.default_rng(missing), [i + (i >= 3) * missing / 160 for i in range(6)]
+    codes = [rng.normal(0, 20, (6, 160)).astype(np.int16) for _ in CHANNELS]
+    path = write_edf(tmp_path / "holed.edf", codes, CHANNELS, onsets=onsets)
+    recording = load_recording(path)
+    assert recording.breaks == (480,)
+    heard: list[Decision] = []
+    config: dict[str, Any] = {"source": {"kind": "recording", "path": str(path)}, "bundle": str(toy.folder)}
+    config["decision"] = {"smoothing_s": 0.0}
+    run_config(parse_run(config, "test"), extra=Observer(heard.append))
+    with OnnxRuntime().open(toy) as backend:
+        played = play(toy, backend, Session("S", "holed", recording, ""))
+    np.testing.assert_allclose(played.times, [one.time for one in heard], atol=1e-6)
+    assert played.valid.tolist() == [one.valid for one in heard]
+    said = np.array([one.probabilities for one in heard])[played.valid]
+    np.testing.assert_allclose(np.exp(played.log_probs[played.valid]), said, atol=1e-5)
+    bridged = len(heard) == (960 + missing) // HOP
+    assert bridged == (missing <= 16)
 
 
 def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_path: Path) -> None:
