@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -117,14 +118,16 @@ class Subject:
     def openers(self) -> Iterator[tuple[str, Callable[[], Opened]]]:
         """Yield each recording's name and a function that reads it and its fingerprint.
 
+        The name is the file's without its suffix; where several of the person's are called so, it is the path
+        below the folder that holds them all.
         The function raises `RecordingError` where there is nothing to read.
         """
         if isinstance(self.origin, Moabb):
             for name, raw in _raws(self.origin.dataset, self.number):
                 yield name, partial(_from_raw, name, raw)
             return
-        for path in self.files:
-            yield path.stem, partial(_read, path, self.origin)
+        for name, path in zip(_names(self.files), self.files, strict=True):
+            yield name, partial(_read, path, self.origin)
 
 
 def find(folders: Sequence[Folder], moabb: Sequence[Moabb]) -> list[Subject]:
@@ -250,6 +253,22 @@ def _raws(dataset: str, number: int) -> list[tuple[str, Any]]:
         for session, runs in sorted(sessions.items())
         for run, raw in sorted(runs.items())
     ]
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Return a name for each of a person's files, no two the same."""
+    if not files:
+        return []
+    common = os.path.commonpath([path.parent for path in files])
+    paths = [path.relative_to(common) for path in files]
+    stems = Counter(path.stem for path in paths)
+    places = Counter(path.with_suffix("") for path in paths)
+    names = []
+    for path in paths:
+        place = path.with_suffix("")
+        whole = place if places[place] == 1 else path  # one recording in two formats
+        names.append(path.stem if stems[path.stem] == 1 else whole.as_posix())
+    return names
 
 
 def _from_raw(name: str, raw: Any) -> Opened:

@@ -44,6 +44,8 @@ class Evaluation:
         Recordings left out because they had a part in the bundle's weights.
     skipped : dict
         Recordings that could not be scored, and why.
+    known : set of str
+        People of whom a recording was excluded.
     seconds : float
         What it took.
     """
@@ -54,6 +56,7 @@ class Evaluation:
     played: list[Played] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
     def scores(self) -> Scores:
@@ -70,8 +73,7 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """Return what speaks against the figures: people who may have been learned from in another form."""
-        known = {where.rpartition("/")[0] for where in self.excluded}
-        return told(namesakes(self.bundle, {one.subject for one in self.played}, known))
+        return told(namesakes(self.bundle, {one.subject for one in self.played}, self.known))
 
 
 def evaluate_all(
@@ -115,6 +117,7 @@ def evaluate_all(
             for subject in some:
                 progress(f"{name}: {subject.name}", done, total)
                 for looked in look(bundle, task, subject, trained_on(bundle)):
+                    one.known.update([subject.name] if looked.known else [])
                     _add(one, looked, backend, keep, playing)
                 done += 1
         made.append(replace(one, seconds=round(time.monotonic() - started, 1)))

@@ -65,6 +65,22 @@ def test_a_copy_of_a_recording_counts_once(toy: Path, people: Path) -> None:
     assert set(found.scores().per_subject) == {"S1", "S2", "S3"}
 
 
+def test_recordings_of_one_name_are_told_apart(
+    toy: Path, people: Path, trained: Path, run_writer: Writer
+) -> None:
+    """In a person's sub-folders, or in two formats, each has a name; streaming is compared with its own."""
+    for seed, session in enumerate(("ses-1", "ses-2")):
+        run_writer(people / "S2" / session / "run.npz", seed=50 + seed, channels=CHANNELS)
+    shutil.copy(people / "S2" / "S2R1.npz", people / "S2" / "S2R1.NPZ")
+    one = evaluate(load(toy), people, ["S2"])
+    names = ["S2R1.NPZ", "ses-1/run", "ses-2/run"]
+    assert [each.name for each in one.played] == names
+    assert one.skipped == {"S2/S2R1.npz": "holds the same samples as S2R1.NPZ"}
+    found = evaluate(load(trained), people, ["S2"])
+    assert [each.name for each in found.played] == names[1:]
+    assert found.notes() == []  # of somebody whose recording is known nothing is in doubt
+
+
 def test_a_recording_without_our_markers_is_told_how_to_rename_them(toy: Path, people: Path) -> None:
     """The reason lists its markers and names the option; with that it is scored."""
     for path in people.rglob("*.npz"):
