@@ -86,12 +86,14 @@ class LatentLog:
     ----------
     latent : str
         Which of the outputs.
+    width : int
+        Its length D, which is asked for where no frame came.
     """
 
     lost = 0
 
-    def __init__(self, latent: str) -> None:
-        self._latent = latent
+    def __init__(self, latent: str, width: int = 0) -> None:
+        self._latent, self._width = latent, width
         self._latents: list[NDArray[np.float32]] = []
         self._times: list[float] = []
         self._valid: list[bool] = []
@@ -118,6 +120,8 @@ class LatentLog:
     @property
     def latents(self) -> NDArray[np.float32]:
         """Latents, (n, D)."""
+        if not self._times:
+            return np.empty((0, self._width), dtype=np.float32)
         return np.array(self._latents[: len(self._times)])
 
 
@@ -184,9 +188,8 @@ def labelled(
         rows += [(mean, list(classes).index(marker.label), trial) for mean in means]
         counts[marker.label] += 1
         seconds = max(seconds, float(times[inside][-1] - times[0]))
-    width = latents.shape[1] if latents.ndim == 2 else 0
     examples = Examples(
-        np.array([row[0] for row in rows]).reshape(len(rows), width),
+        np.array([row[0] for row in rows]).reshape(len(rows), latents.shape[1]),
         np.array([row[1] for row in rows], dtype=np.int64),
         np.array([row[2] for row in rows], dtype=np.int64),
     )

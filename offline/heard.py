@@ -5,6 +5,7 @@ One course through the pipeline serves any number of heads, each of which is ano
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -88,7 +89,8 @@ def heard(bundle: Bundle, backend: Backend, session: Session) -> Heard:
     readout, recording = bundle.readout, session.recording
     if readout.latent is None:
         raise BundleError(f"Bundle {bundle.label} puts out no latent: it has no head to refit.")
-    log, logits = LatentLog(readout.latent), LatentLog(readout.logits)
+    widths = {one.name: math.prod(one.shape[1:]) for one in bundle.manifest.graph.outputs}
+    log, logits = (LatentLog(name, widths[name]) for name in (readout.latent, readout.logits))
 
     def observe(frame: Frame, outputs: Arrays) -> None:
         log.observe(frame, outputs)

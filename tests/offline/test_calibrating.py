@@ -26,6 +26,7 @@ from offline.evaluate.calibrated import calibrated
 from offline.evaluate.calibrating import KEPT, Settings, evaluate_calibrated
 from offline.evaluate.recordings import open_file, task_of
 from offline.evaluate.rest import no_rest
+from offline.heard import heard
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError, RecordingError
 from streamer.types import Marker
@@ -86,6 +87,30 @@ def test_a_recording_that_does_not_fit_is_left_out(
     bundle, settings = load(headed), Settings(seconds=20.0)
     found = evaluate_calibrated(bundle, tmp_path / "people", None, settings)
     assert found == evaluate_calibrated(bundle, folder, None, settings)
+
+
+def test_a_recording_shorter_than_a_hop_says_nothing(
+    centred: Path, folder: Path, run_writer: Writer, tmp_path: Path
+) -> None:
+    """It costs a person's calibration nothing, first or last; alone, there is nothing to score."""
+    bundle, task = load(centred), task_of(load(centred), folder)
+    path = run_writer(
+        tmp_path / "S" / "a.npz", seed=1, n_trials=1, cut_s=8 - (HOP - 2) / SFREQ, channels=CHANNELS
+    )
+    short, whole = open_file(task, path), open_file(task, folder / "S1" / "S1R1.npz")
+    with OnnxRuntime().open(bundle) as backend:
+        empty = heard(bundle, backend, short)
+        for head in (None, source().head):
+            assert empty.played(head, 1.0).log_probs.shape == (0, len(CLASSES))
+        alone = calibrated(bundle, backend, [whole], seconds=20.0)
+        for sessions, before_s in (([whole, short], 0.0), ([short, whole], (HOP - 3) / SFREQ)):
+            both = calibrated(bundle, backend, sessions, seconds=before_s + 20.0)
+            assert both.calibration is not None
+            (rest,) = (one for one in both.zero_shot if len(one))
+            assert np.array_equal(rest.log_probs, alone.zero_shot[0].log_probs)
+        nothing = calibrated(bundle, backend, [short], seconds=20.0)
+    assert nothing.calibration is None
+    assert not nothing.zero_shot
 
 
 def test_other_durations_are_another_row(headed: Path, folder: Path, tmp_path: Path) -> None:
