@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +24,11 @@ from offline.commands._folder import (
 from offline.commands._shared import DataFolder, Json, Subjects, need
 from offline.export_folder import refuse_unwritable
 from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle
+    from offline.evaluate.calibrating import Settings
+    from offline.evaluate.recordings import Options
 
 Bundles = Annotated[
     list[str], typer.Argument(metavar="BUNDLE...", help="Folders of bundles, or names of shipped ones.")
@@ -80,10 +87,7 @@ def evaluate(
         if output is not None:
             refuse_unwritable(output)
         from engine.bundle import load
-        from offline.evaluate.calibrating import Settings, evaluate_calibrated
         from offline.evaluate.recordings import Options
-        from offline.evaluate.report import document, write
-        from offline.evaluate.run import evaluate_all
 
         options = Options(
             folder=folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels),
@@ -91,26 +95,13 @@ def evaluate(
                 from_s=from_s, at_s=at_s, answer=answer, window_s=window_s, smoothing_s=smoothing_s
             ),
         )
+        settings = _settings(calibrate_s, calibrate_trials, calibrate_rest)
         loaded = [load(bundle) for bundle in bundles]
-        with bar(out, "evaluating") as progress:
-            made = evaluate_all(loaded, data, subjects, options=options, keep=output, progress=progress)
-            progress("scoring", 0, 1)
-            content = document(made)
-            if calibrate_s or calibrate_trials or calibrate_rest:
-                # Rest alone calibrates with nothing behind it.
-                seconds = calibrate_s or (None if calibrate_trials else calibrate_rest)
-                settings = Settings(seconds=seconds, trials=calibrate_trials, rest_s=calibrate_rest)
-                for one, bundle in zip(content["evaluations"], loaded, strict=True):
-                    one["calibrated"] = evaluate_calibrated(
-                        bundle, data, subjects, settings, options=options, keep=output, progress=progress
-                    )
-            if windowed:
-                from offline.evaluate.windowed import evaluate_windowed
-
-                for one, played in zip(content["evaluations"], made, strict=True):
-                    one["windowed"] = evaluate_windowed(played, subjects, progress=progress)
+        _refuse_unfit(loaded, settings, windowed)
+        content = _evaluated(out, _Asked(data, subjects, options, output, settings, windowed), loaded)
         if output is not None:
             from offline.evaluate.plots import draw_all
+            from offline.evaluate.report import write
 
             write(content, output)
             draw_all(content, output)
@@ -118,6 +109,68 @@ def evaluate(
             out.document(content if len(bundles) > 1 else content["evaluations"][0])
         else:
             _show(out, content, output)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of all bundles."""
+
+    data: Path
+    subjects: list[str] | None
+    options: Options
+    output: Path | None
+    settings: Settings | None
+    windowed: bool
+
+
+def _settings(seconds: float | None, trials: int | None, rest_s: float) -> Settings | None:
+    """Return how much of each person's recordings calibrates; None where nothing does."""
+    from offline.evaluate.calibrating import Settings
+
+    if not (seconds or trials or rest_s):
+        return None
+    # Rest alone calibrates with nothing behind it.
+    return Settings(seconds=seconds or (None if trials else rest_s), trials=trials, rest_s=rest_s)
+
+
+def _refuse_unfit(bundles: Sequence[Bundle], settings: Settings | None, windowed: bool) -> None:
+    """Refuse a bundle that cannot be asked for all of it before hours of playing."""
+    from offline.evaluate.calibrating import refuse_headless
+    from offline.evaluate.windowed import refuse_unbounded
+
+    for bundle in bundles:
+        if settings is not None:
+            refuse_headless(bundle, settings)
+        if windowed:
+            refuse_unbounded(bundle)
+
+
+def _evaluated(out: Output, asked: _Asked, bundles: Sequence[Bundle]) -> dict[str, Any]:
+    """Play, score, and return every figure."""
+    from offline.evaluate.calibrating import evaluate_calibrated
+    from offline.evaluate.report import document
+    from offline.evaluate.run import evaluate_all
+    from offline.evaluate.windowed import evaluate_windowed
+
+    data, subjects, options, keep = asked.data, asked.subjects, asked.options, asked.output
+    with bar(out, "evaluating") as progress:
+        made = evaluate_all(bundles, data, subjects, options=options, keep=keep, progress=progress)
+        progress("scoring", 0, 1)
+        content = document(made)
+        for one, played in zip(content["evaluations"], made, strict=True):
+            if asked.settings is not None:
+                one["calibrated"] = evaluate_calibrated(
+                    played.bundle,
+                    data,
+                    subjects,
+                    asked.settings,
+                    options=options,
+                    keep=keep,
+                    progress=progress,
+                )
+            if asked.windowed:
+                one["windowed"] = evaluate_windowed(played, subjects, progress=progress)
+    return content
 
 
 def _refuse_few(trials: int | None) -> None:

@@ -76,9 +76,7 @@ def evaluate_calibrated(
     RecordingError
         Nobody can be scored.
     """
-    source = source_head(bundle)
-    if settings.rest_s:
-        refuse_rest(bundle, source)
+    refuse_headless(bundle, settings)
     task, rows, skipped = task_of(bundle, path, options), {}, {}
     people = find_people(task, subjects)
     with OnnxRuntime().open(bundle) as backend:
@@ -106,6 +104,19 @@ def evaluate_calibrated(
         "skipped": skipped,
         **summary(scored),
     }
+
+
+def refuse_headless(bundle: Bundle, settings: Settings) -> None:
+    """Refuse a bundle that has no head to be refitted, or none to be centred on rest.
+
+    Raises
+    ------
+    BundleError, ConfigError
+        As `evaluate_calibrated`.
+    """
+    source = source_head(bundle)
+    if settings.rest_s:
+        refuse_rest(bundle, source)
 
 
 def _kept_as(keep: Path, bundle: Bundle, task: Task, settings: Settings, sessions: Sequence[Session]) -> Path:

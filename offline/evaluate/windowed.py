@@ -58,11 +58,7 @@ def evaluate_windowed(
     BundleError
         The net never quite forgets, so no window holds all that an answer hangs on.
     """
-    if not one.bundle.manifest.graph.bounded:
-        raise BundleError(
-            f"Bundle {one.bundle.label} has a memory without an end, so there is no window that its answers "
-            "hang on alone. Leave out --windowed."
-        )
+    refuse_unbounded(one.bundle)
     bundle, streamed, anew = one.bundle, {(p.subject, p.name): p for p in one.played}, []
     people = find_people(one.task, subjects)
     with OnnxRuntime().open(bundle) as backend:
@@ -73,6 +69,15 @@ def evaluate_windowed(
                 if played is not None:  # else the evaluation says why it was not
                     anew.append((played, play_windowed(bundle, backend, session, played, one.task)))
     return _compared(anew, bundle.readout, one.task.protocol)
+
+
+def refuse_unbounded(bundle: Bundle) -> None:
+    """Raise BundleError where the net never quite forgets."""
+    if not bundle.manifest.graph.bounded:
+        raise BundleError(
+            f"Bundle {bundle.label} has a memory without an end, so there is no window that its answers "
+            "hang on alone. Leave out --windowed."
+        )
 
 
 def _compared(

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from engine.bundle import load
 from offline.cli import app
+from offline.evaluate import run
 from offline.evaluate.recordings import find_people, openers, task_of
 from offline.evaluate.run import evaluate
 
@@ -175,6 +176,29 @@ def test_so_few_trials_refit_no_head(tmp_path: Path, people: Path) -> None:
     assert "--calibrate-trials 2" in said
     assert "at least 4" in said
     assert "refitted" in bcitrain("evaluate", headed, "--data", people, "--calibrate-trials", "4")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--calibrate-s", "20"), "carries no head"),
+        (("--calibrate-trials", "20"), "carries no head"),
+        (("--windowed",), "memory without an end"),
+    ],
+)
+def test_what_a_bundle_cannot_be_asked_is_said_before_it_is_played(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], why: str
+) -> None:
+    """A bundle without a head, and one that never forgets, are refused right away."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("played")
+
+    monkeypatch.setattr(run, "evaluate_all", refuse)
+    manifest = toy_manifest(toy_graph())
+    manifest["graph"]["bounded"] = False
+    bundle = write_bundle(tmp_path / "bundle", manifest, toy_graph())
+    assert why in " ".join(bcitrain("evaluate", bundle, "--data", people, *words, code=2).split())
 
 
 def test_a_report_needs_a_folder(toy: Path, people: Path, tmp_path: Path) -> None:
