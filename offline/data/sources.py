@@ -18,16 +18,19 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from offline.data.fingerprint import fingerprint, fingerprint_of_file
 from streamer.components import Config
 from streamer.errors import ConfigError, MissingDependency, RecordingError
-from streamer.sources.recording import Holes, Recording, load, repeated
+from streamer.sources.recording import Holes, Recording, load, of_signal, repeated
 from streamer.types import Marker, StreamInfo
 
-SUFFIXES = (".edf", ".bdf", ".gdf", ".fif", ".vhdr", ".xdf", ".xdfz", ".npz")
+TEXTS = (".txt", ".csv")  # where they begin like a recording
+SUFFIXES = (".edf", ".bdf", ".gdf", ".fif", ".vhdr", ".xdf", ".xdfz", ".npz", *TEXTS)
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
 Opened = tuple[Recording, str]
 
 
 class Folder(Config):
     """A folder of recordings: EDF, BDF, GDF, FIF, BrainVision, XDF or the project's npz, at any depth.
+
+    So are text files of the OpenBCI GUI, of BrainFlow and of muse-lsl; other text is no recording.
 
     Attributes
     ----------
@@ -200,7 +203,10 @@ def _in_folder(folder: Folder) -> list[Subject]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder, followlinks=True):
-        yield from (Path(parent, name) for name in names if name.lower().endswith(SUFFIXES))
+        for name in names:
+            path = Path(parent, name)
+            if path.suffix.lower() in SUFFIXES and (path.suffix.lower() not in TEXTS or of_signal(path)):
+                yield path
 
 
 def subject_of(path: Path, pattern: str | None) -> str | None:

@@ -19,6 +19,7 @@ from streamer.sources._content import Content, Recording, assemble
 from streamer.sources._streams import StreamEntry, choose
 
 _HEAD_BYTES = 4096
+_UNIX_S = (1e9, 4e9)  # seconds since 1970, in the years 2001 to 2096
 # What the parsers, ours and others', raise on bytes that are not what they expect.
 _FAULTS = (
     ValueError,
@@ -56,13 +57,18 @@ def _begins(*starts: bytes) -> Callable[[bytes], bool]:
     return lambda head: head.removeprefix(b"\xef\xbb\xbf").startswith(starts)
 
 
-def _is_rows(head: bytes) -> bool:
-    """Say whether the first line is nothing but numbers."""
+def _numbers(head: bytes) -> list[float]:
+    """Return the numbers of the first line, or nothing where it is anything else."""
     fields = head.partition(b"\n")[0].replace(b"\t", b",").split(b",")
     try:
-        return len([float(field) for field in fields]) > 1
+        return [float(field) for field in fields]
     except ValueError:
-        return False
+        return []
+
+
+def _is_rows(head: bytes) -> bool:
+    """Say whether the first line is nothing but numbers."""
+    return len(_numbers(head)) > 1
 
 
 def _alone(read: Callable[[Path], Content]) -> Callable[[Path, str | None, int | None], Content]:
@@ -101,6 +107,21 @@ READERS: dict[str, tuple[Format, ...]] = {
 def of_brainflow(path: Path) -> bool:
     """Say whether a file holds rows of BrainFlow, which take a ``board_id``; `RecordingError` as `load`."""
     return _format_of(path) is _ROWS
+
+
+def of_signal(path: Path) -> bool:
+    """Say whether a text file begins like a recording, and not like any other text or table.
+
+    Rows of numbers alone are taken for BrainFlow's where one is a Unix time stamp, which every row of its
+    has; `load` takes any.
+    """
+    try:
+        form = _format_of(path)
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except (RecordingError, OSError):
+        return False
+    return form is not _ROWS or any(_UNIX_S[0] < number < _UNIX_S[1] for number in _numbers(head))
 
 
 def load(path: str | Path, stream: str | None = None, *, board_id: int | None = None) -> Recording:

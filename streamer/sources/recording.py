@@ -17,7 +17,7 @@ from streamer.errors import EndOfStream, RecordingError
 from streamer.montage import clean_name, located
 from streamer.sources import SourceConfig
 from streamer.sources._content import Recording
-from streamer.sources._formats import READERS, load, of_brainflow, streams
+from streamer.sources._formats import READERS, load, of_brainflow, of_signal, streams
 from streamer.sources._holes import Holes, repeated
 from streamer.sources._streams import StreamEntry
 from streamer.types import Chunk, Marker, StreamInfo, make_chunk
@@ -32,6 +32,7 @@ __all__ = [
     "StreamEntry",
     "load",
     "of_brainflow",
+    "of_signal",
     "repeated",
     "streams",
 ]

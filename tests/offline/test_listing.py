@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_files import write_muse, write_openbci, write_rows
 from typer.testing import CliRunner
 
 from offline.cli import app
@@ -62,6 +63,24 @@ def test_every_format_is_listed_and_what_cannot_be_read_is_told(corpus_dir: Path
     ((one,),) = [document["unreadable"]]
     assert one["recording"] == "cut/cut"
     assert "cut.npz" in one["why"]
+
+
+def test_text_of_recorders_is_listed_and_other_text_is_not(tmp_path: Path) -> None:
+    """Files of the OpenBCI GUI, of muse-lsl and of BrainFlow; no notes, no tables, no matrices."""
+    counts = np.arange(500)
+    write_openbci(tmp_path / "gui.txt", counts, np.zeros((500, 8)), None, old=False)
+    stamps = counts / 256
+    write_muse(tmp_path / "muse.csv", stamps, np.ones((500, 5)), 0 * counts)
+    rows = np.column_stack([counts, 1.7e9 + stamps, np.zeros(500)])
+    write_rows(tmp_path / "rows.csv", rows)
+    write_rows(tmp_path / "matrix.csv", rows[:, [0, 2]])
+    (tmp_path / "README.txt").write_text("What this is.\n")
+    (tmp_path / "participants.csv").write_text("subject,age\nS1,30\n")
+    (tmp_path / "empty.txt").write_text("")
+    document = listed(tmp_path)
+    assert {row["recording"] for row in document["recordings"]} == {"gui", "muse"}
+    (one,) = document["unreadable"]
+    assert one["recording"] == "rows/rows"  # that its board is not told is said, not passed over
 
 
 def test_options_of_the_folder_hold(corpus_dir: Path) -> None:
