@@ -34,8 +34,14 @@ def namesakes(
 
 
 def _called(person: str, name: str) -> bool:
-    """Say whether somebody is called so, or as a file of theirs may be: S007R04 is S007, S010 is not S01."""
-    return person == name or bool(name[-1:].isdigit() and re.match(rf"{re.escape(name)}(?!\d)", person))
+    """Say whether somebody is called so, or as a file of theirs may be: S007R04 is S007, S010 is not S01.
+
+    Something may stand before the name, eegmmidb_S007R04, unless the name is a number, which may be anything.
+    """
+    if not name[-1:].isdigit():
+        return person == name
+    before = r"\A" if name.isdigit() else r"(?<![^\W_])"  # no letter and no digit
+    return re.search(rf"{before}{re.escape(name)}(?!\d)", person) is not None
 
 
 def told(names: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from engine.bundle import load
 from offline.cli import app
 from offline.evaluate import run
+from offline.evaluate.namesakes import namesakes
 from offline.evaluate.recordings import find_people, openers, task_of
 from offline.evaluate.run import evaluate
 
@@ -154,6 +156,29 @@ def test_somebody_learned_from_under_this_name_is_told_of(
         json.loads(bcitrain("evaluate", trained, "--data", people, "--subjects", "S0", "--json"))["notes"]
         == []
     )
+
+
+@pytest.mark.parametrize(
+    ("person", "name", "same"),
+    [
+        ("eegmmidb_S007R04", "S007", True),
+        ("eegmat_Subject01_2", "Subject01", True),
+        ("ds-1 sub-01_eeg", "sub-01", True),
+        ("S007", "S007", True),
+        ("anna", "anna", True),
+        ("eegmmidb_S0071", "S007", False),
+        ("MS007R04", "S007", False),
+        ("2S007", "S007", False),
+        ("run_1", "1", False),
+        ("joanna", "anna", False),
+    ],
+)
+def test_a_name_is_found_in_a_files_name(toy: Path, person: str, name: str, same: bool) -> None:
+    """Behind whatever is put before it, where neither side makes it another name; a bare number is none."""
+    bundle = load(toy)
+    provenance = {"trained_on": {"train": [name]}}
+    learned = replace(bundle, manifest=bundle.manifest.model_copy(update={"provenance": provenance}))
+    assert namesakes(learned, [person], []) == [person] * same
 
 
 def test_a_fit_of_the_decision_tells_of_them_too(trained: Path, people: Path, tmp_path: Path) -> None:
