@@ -10,9 +10,12 @@ import tempfile
 from pathlib import Path
 
 from engine.bundle import MANIFEST
+from engine.head import HEAD_FILE
+from offline.card import CARD
 from streamer.errors import ConfigError
 
 TRAINING = "training"  # sub-folder of a bundle: the run folder that it was exported from
+OWN = {CARD, "step.onnx", HEAD_FILE, TRAINING}  # what a bundle has beside its manifest, which is written last
 
 
 def refuse_other(folder: Path, name: str) -> None:
@@ -21,11 +24,13 @@ def refuse_other(folder: Path, name: str) -> None:
     Raises
     ------
     ConfigError
-        It holds another bundle, or one that cannot be read; or nothing can be written there.
+        It holds another bundle, one that cannot be read, or files of something else; or nothing can be
+        written there.
     """
     refuse_unwritable(folder)
     path = folder / MANIFEST
     if not path.exists():
+        _refuse_others_files(folder)
         return
     try:
         held = json.loads(path.read_bytes())["name"]
@@ -33,6 +38,17 @@ def refuse_other(folder: Path, name: str) -> None:
         raise ConfigError(f"{path} cannot be read ({error}): delete it, or name another folder.") from error
     if held != name:
         raise ConfigError(f"{folder} holds bundle {held}: name another folder for {name}.")
+
+
+def _refuse_others_files(folder: Path) -> None:
+    """Refuse a folder of files that are no bundle's; hidden ones, and an interrupted export's, may be."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if name not in OWN and not name.startswith(".")]
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise ConfigError(
+            f"{folder} holds no bundle but {', '.join(others[:3])}{more}: name a new or an empty folder."
+        )
 
 
 def refuse_unwritable(folder: Path) -> None:

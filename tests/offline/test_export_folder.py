@@ -52,6 +52,27 @@ def test_another_bundle_is_not_written_over(tiny_run: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("idle")
+def test_a_bundle_is_not_put_between_other_files(tiny_run: Any, tmp_path: Path) -> None:
+    """Nor into the folder of a run, nor beside somebody's work; the files are named."""
+    (tmp_path / "work" / "letters").mkdir(parents=True)
+    (tmp_path / "work" / "notes.txt").write_text("mine")
+    said = command("export", tiny_run.recipe.output, tmp_path / "work", code=2)
+    assert "holds no bundle but letters, notes.txt: name a new or an empty folder" in said
+    run = tiny_run.recipe.output
+    assert "holds no bundle" in command("export", run, run, code=2)
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["letters", "notes.txt"]
+
+
+def test_a_card_may_be_there_first(tiny_run: Any, tmp_path: Path) -> None:
+    """It is kept, and so is what is hidden."""
+    for name in ("MODEL_CARD.md", ".gitignore"):
+        (tmp_path / name).write_text("mine")
+    command("export", tiny_run.recipe.output, tmp_path)
+    assert load(tmp_path).manifest.name == "tiny"
+    assert {(tmp_path / name).read_text() for name in ("MODEL_CARD.md", ".gitignore")} == {"mine"}
+
+
+@pytest.mark.usefixtures("idle")
 @pytest.mark.parametrize("where", ["file", "file/below", "/proc/bundle"])
 def test_where_nothing_can_be_written_is_said_first(tiny_run: Any, tmp_path: Path, where: str) -> None:
     """A file, a folder below one, and a place that takes no files."""
