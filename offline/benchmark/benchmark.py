@@ -66,7 +66,7 @@ def benchmark(
     ------
     ConfigError, RecordingError, StreamMismatch
         The recipe does not fit the recordings, a model does not fit the task, or there is no such model; or
-        the same samples are learned from and tested.
+        the same samples are learned from and tested; or ``report_only``, and there is nothing to report.
     """
     wanted = _chosen(recipe, only)
     recordings = Recordings(recipe.task.folder, recipe.task.stype)
@@ -81,10 +81,24 @@ def benchmark(
         if one.model.name in wanted and not report_only and not one.cell.done:
             one.trained.mkdir(parents=True, exist_ok=True)
             one.cell.keep(answer(one.model, bench, one.fold, one.seed, one.trained))
+    if report_only and not any(one.cell.done for one in rounds):
+        raise ConfigError(_nothing_done(rounds, recipe))
     progress("report", len(rounds), len(rounds))
     made = document(recipe, folds, [one.cell for one in rounds])
     write(made, recipe.output)
     return made
+
+
+def _nothing_done(rounds: Sequence[_Round], recipe: Recipe) -> str:
+    """Say why there is nothing to report: no cell is there, or all are of something else."""
+    there = sum(one.cell.folder.is_dir() for one in rounds)
+    if not there:
+        return f"{recipe.output} holds no cell of this benchmark: run it without --report."
+    return (
+        f"None of the {there} cells in {recipe.output} is of these settings, these recordings and this "
+        "version of bcistream, so nothing is written over what is there. Run it without --report to make "
+        "them anew, or give the settings that they were made with."
+    )
 
 
 def _chosen(recipe: Recipe, only: Sequence[str] | None) -> set[str]:

@@ -149,8 +149,24 @@ def test_what_is_asked_anew_is_answered_anew(people_dir: Path, tmp_path: Path) -
     codes = str(content["event_codes"])
     content["event_codes"] = codes.replace("left", "other").replace("right", "left").replace("other", "right")
     np.savez(path, **content)
-    assert len(benchmark(recipe, report_only=True)["missing"]) == 3
+    with pytest.raises(ConfigError, match="None of the 3 cells"):
+        benchmark(recipe, report_only=True)
     assert benchmark(recipe)["missing"] == []
+
+
+def test_a_report_of_nothing_takes_the_place_of_none(people_dir: Path, tmp_path: Path) -> None:
+    """Where no cell is there, or none of these settings, what was reported before stays as it is."""
+    out = tmp_path / "out"
+    recipe = recipe_of(people_dir, out, models=[classical("mdm")], compare=[])
+    with pytest.raises(ConfigError, match="holds no cell of this benchmark: run it without --report"):
+        benchmark(recipe, report_only=True)
+    benchmark(recipe)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert before
+    other = recipe_of(people_dir, out, models=[classical("mdm", window_s=2.0)], compare=[])
+    with pytest.raises(ConfigError, match=r"None of the 3 cells in .* is of these settings"):
+        benchmark(other, report_only=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
 def test_what_was_corrected_is_answered_anew(people_dir: Path, tmp_path: Path) -> None:
@@ -162,7 +178,8 @@ def test_what_was_corrected_is_answered_anew(people_dir: Path, tmp_path: Path) -
     with np.load(path) as file:
         content = dict(file)
     np.savez(path, **content | {"scale": 2 * content["scale"]})
-    assert len(benchmark(recipe, report_only=True)["missing"]) == 3
+    with pytest.raises(ConfigError, match="None of the 3 cells"):
+        benchmark(recipe, report_only=True)
 
 
 def test_killed_in_the_middle_and_resumed_it_reports_the_same(
