@@ -28,9 +28,13 @@ MIN_PEOPLE = 2
 
 
 def measure(
-    bundle: Bundle, source: SourceHead, people: Mapping[str, Sequence[Heard]], protocol: Trials | Windows
+    bundle: Bundle,
+    source: SourceHead,
+    people: Mapping[str, Sequence[Heard]],
+    protocol: Trials | Windows,
+    least: int = MIN_PEOPLE,
 ) -> tuple[Gain, ...]:
-    """Return a row per number of trials that at least two people have enough of.
+    """Return a row per number of trials that at least so many people have enough of.
 
     Parameters
     ----------
@@ -41,7 +45,7 @@ def measure(
     table = []
     for trials in TRIALS:
         found = [gain for one in simulated if (gain := one.gain(trials)) is not None]
-        if len(found) >= MIN_PEOPLE:
+        if len(found) >= least:
             table.append(Gain(trials, tuple(sorted(round(gain, 3) for gain in found))))
     return tuple(table)
 

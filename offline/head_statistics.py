@@ -21,7 +21,7 @@ from engine.bundle import MANIFEST, Bundle, digest, load
 from engine.gains import Gain
 from engine.head import HEAD_FILE, Head, SourceHead, pack, source_head
 from offline.evaluate.recordings import protocol_of
-from offline.head_gains import measure
+from offline.head_gains import MIN_PEOPLE, measure
 from offline.heard import Heard, heard
 from offline.probe.tasks import Session
 from streamer.errors import BundleError, RecordingError
@@ -117,20 +117,28 @@ def measured_over(bundle: Bundle, nets: Iterable[tuple[Bundle, Sequence[Session]
     nets : iterable of (Bundle, sequence of Session)
         Each with recordings of people whom it was not trained on, nobody twice: they may be many, where the
         bundle itself has learnt from nearly everybody.
+
+    Raises
+    ------
+    RecordingError
+        No net has anybody.
     """
     points: dict[int, list[float]] = {}
     for net, sessions in nets:
-        for row in _gains(net, sessions):
+        for row in _gains(net, sessions, least=1):
             points.setdefault(row.trials, []).extend(row.points)
-    table = tuple(Gain(trials, tuple(sorted(points[trials]))) for trials in sorted(points))
+    if not points:
+        raise RecordingError("The nets know everybody, or nobody has enough trials: nothing to measure on.")
+    enough = sorted(trials for trials, some in points.items() if len(some) >= MIN_PEOPLE)
+    table = tuple(Gain(trials, tuple(sorted(points[trials]))) for trials in enough)
     return pack(replace(source_head(bundle), gains=table))
 
 
-def _gains(bundle: Bundle, sessions: Sequence[Session]) -> tuple[Gain, ...]:
+def _gains(bundle: Bundle, sessions: Sequence[Session], least: int = MIN_PEOPLE) -> tuple[Gain, ...]:
     """Return what a refit of this bundle's head gains these people."""
     with OnnxRuntime().open(bundle) as backend:
         others = _heard(bundle, backend, sessions, lambda _subject: None)
-    return measure(bundle, source_head(bundle), others, protocol_of(bundle))
+    return measure(bundle, source_head(bundle), others, protocol_of(bundle), least)
 
 
 def statistics(bundle: Bundle, people: Sequence[Person], centred: Head | None = None) -> SourceHead:

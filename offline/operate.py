@@ -144,26 +144,46 @@ def _head(
         return measured_anew(bundle, [])
     if nets is None:
         return measured_anew(bundle, _sessions(bundle, data, None, options)[0])
-    folders = sorted(path.parent for path in Path(nets).glob(f"*/bundle/{MANIFEST}"))
-    if not folders:
-        raise ConfigError(f"{nets} holds no nets: expected a benchmark's models, such as RUN/models/ours.")
-    return measured_over(bundle, _unknown_to(folders, bundle, data, options, progress))
+    return measured_over(bundle, _unknown_to(_nets(Path(nets)), bundle, data, options, progress))
+
+
+def _nets(folder: Path) -> list[Path]:
+    """Return the bundles of a benchmark's models; `ConfigError` where one fold has two of a seed."""
+    found = sorted(path.parent for path in folder.glob(f"*/bundle/{MANIFEST}"))
+    if not found:
+        raise ConfigError(f"{folder} holds no nets: expected a benchmark's models, such as RUN/models/ours.")
+    folds = Counter(path.parent.name.rpartition("_")[0] for path in found)
+    if twice := sorted(name for name, n in folds.items() if n > 1):
+        raise ConfigError(
+            f"{folder} holds several nets of {', '.join(twice)}, all but one of other settings: move those "
+            "away."
+        )
+    return found
 
 
 def _unknown_to(
     folders: Sequence[Path], bundle: Bundle, data: str | Path, options: Options | None, progress: Progress
 ) -> Iterator[tuple[Bundle, list[Session]]]:
-    """Yield each net, at the bundle's temperature, and the people it does not know; nobody twice."""
+    """Yield each net, at the bundle's temperature, and whom it has neither learned from nor validated on.
+
+    Nobody comes twice.
+    """
     seen: set[str] = set()
     for done, folder in enumerate(folders):
         progress(folder.parent.name, done, len(folders))
         net = _with_temperature(load(folder), bundle.readout.temperature)
         if net.readout.classes != bundle.readout.classes:
             raise ConfigError(f"{folder} decides {', '.join(net.readout.classes)}: it is of another recipe.")
-        sessions = [one for one in _sessions(net, data, None, options)[0] if one.subject not in seen]
+        sessions = [one for one in _unknown(net, data, options) if one.subject not in seen]
         seen |= {one.subject for one in sessions}
-        if sessions:
-            yield net, sessions
+        yield net, sessions
+
+
+def _unknown(net: Bundle, data: str | Path, options: Options | None) -> list[Session]:
+    """Return the recordings that had no part in a net; none where it knows all."""
+    task, known = task_of(net, data, options), trained_on(net)
+    looked = (each for who in find_people(task) for each in look(net, task, who, known))
+    return [each.session for each in looked if each.session is not None]
 
 
 def _with_idle(reference: str | Path) -> Bundle:

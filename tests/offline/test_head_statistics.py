@@ -163,11 +163,11 @@ def test_what_others_gain_is_of_every_net_of_the_recipe(
     measured: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the nets of a benchmark everybody counts once, asked of a net that does not know them."""
-    for fold in (0, 1):
+    for fold in (0, 1, 2):
         shutil.copytree(measured.folder, tmp_path / "models" / f"seed0_fold{fold}_x" / "bundle")
-    people = {0: [session(5), session(6)], 1: [session(6), session(7), session(8)]}
+    people = [[session(5), session(6), session(7)], [session(7), session(8)], []]  # one alone, and nobody
     folds = iter(people)
-    monkeypatch.setattr(operate, "_sessions", lambda *_: (people[next(folds)], {}))
+    monkeypatch.setattr(operate, "_unknown", lambda *_: next(folds))
     cells = tmp_path / "cells"
     cells.mkdir()
     with OnnxRuntime().open(measured) as backend:
@@ -180,6 +180,12 @@ def test_what_others_gain_is_of_every_net_of_the_recipe(
     with OnnxRuntime().open(measured) as backend:
         asked = {one.subject: [heard(measured, backend, one)] for one in everybody}
     assert table == measure(measured, source_head(measured), asked, protocol_of(measured))
+    monkeypatch.setattr(operate, "_unknown", lambda *_: [])
+    with pytest.raises(RecordingError, match="know everybody"):
+        operate_played(measured.folder, cells, tmp_path / "new", **told)
+    shutil.copytree(measured.folder, tmp_path / "models" / "seed0_fold1_y" / "bundle")
+    with pytest.raises(ConfigError, match="several nets of seed0_fold1"):
+        operate_played(measured.folder, cells, tmp_path / "new", **told)
     with pytest.raises(ConfigError, match="holds no nets"):
         operate_played(measured.folder, cells, tmp_path / "new", data=tmp_path, nets=cells)
 
