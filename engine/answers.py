@@ -73,7 +73,7 @@ def told_task(provenance: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(task, Mapping):
         return dict(task)
     old = recipe.get("task") if isinstance(recipe, Mapping) else None
-    if not isinstance(old, Mapping):
+    if not isinstance(old, Mapping) or not {"from_s", "window_s", "folder", "stype"} <= old.keys():
         return {}
     windows = {"kind": "windows", "from_s": old["from_s"], "window_s": old["window_s"]}
     return {"folder": old["folder"], "stype": old["stype"], "protocol": windows}

@@ -13,7 +13,7 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle
 from engine.pipeline import Pipeline
 from engine.scoring import answer_trials
-from offline.evaluate.played import chunks
+from offline.evaluate.played import chunks, repair_as_run
 from offline.probe.tasks import Session
 from streamer.dsp.quality import Config as Quality
 from streamer.errors import ConfigError
@@ -56,7 +56,8 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
 
     with OnnxRuntime().open(bundle) as backend:
         pipeline = Pipeline(bundle, backend, recording.info, quality=Quality())  # as a run has it
-        decisions = [decision for chunk in chunks(recording) for decision in pipeline.process(chunk)]
+        mended = chunks(recording, repair=repair_as_run(recording, pipeline.chain))
+        decisions = [decision for chunk in mended for decision in pipeline.process(chunk)]
     end_s = min(start_s + seconds, last_s)
     figure, (above, below) = plt.subplots(
         2, 1, sharex=True, figsize=(10, 4.6), height_ratios=(1, 1.4), layout="constrained"

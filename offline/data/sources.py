@@ -203,6 +203,8 @@ def _in_folder(folder: Folder) -> list[Subject]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder, followlinks=True):
+        if any(name.startswith("OpenBCI-RAW") for name in names):  # the GUI writes either of a session
+            names = [name for name in names if not name.startswith("BrainFlow-RAW")]
         for name in names:
             path = Path(parent, name)
             if path.suffix.lower() in SUFFIXES and (path.suffix.lower() not in TEXTS or of_signal(path)):

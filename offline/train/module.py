@@ -15,6 +15,7 @@ from offline.train.batches import Batch, Batches, Plan
 from offline.train.data import Material
 from offline.train.recipe import Recipe
 from offline.train.validate import Rows, collected, scores, step_through
+from streamer.errors import ConfigError
 
 
 def make_batches(recipe: Recipe, material: Material) -> Batches:
@@ -101,9 +102,14 @@ class Learning(L.LightningModule):  # type: ignore[misc]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with another training."""
-        kept = checkpoint.get("training", {})
-        changed = changed_settings(kept.get("course"), self.recipe.course())
-        if kept.get("fingerprints") != self.trainer.datamodule.fingerprints:
+        kept = checkpoint.get("training")
+        if kept is None:
+            raise ConfigError(
+                f"{self.recipe.output} was begun by an earlier version, which cannot be gone on with: remove "
+                "the folder and train anew."
+            )
+        changed = changed_settings(kept["course"], self.recipe.course())
+        if kept["fingerprints"] != self.trainer.datamodule.fingerprints:
             changed.append("the recordings in data")
         check_unchanged(self.recipe.output, changed)
 

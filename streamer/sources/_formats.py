@@ -19,6 +19,8 @@ from streamer.sources._content import Content, Recording, assemble
 from streamer.sources._streams import StreamEntry, choose
 
 _HEAD_BYTES = 4096
+_MIN_ROWS = 6  # of BrainFlow's boards: package number, a few channels, time stamp, marker
+_MIN_MUSE = 5  # a time stamp and four electrodes
 _UNIX_S = (1e9, 4e9)  # seconds since 1970, in the years 2001 to 2096
 # What the parsers, ours and others', raise on bytes that are not what they expect.
 _FAULTS = (
@@ -112,8 +114,9 @@ def of_brainflow(path: Path) -> bool:
 def of_signal(path: Path) -> bool:
     """Say whether a text file begins like a recording, and not like any other text or table.
 
-    Rows of numbers alone are taken for BrainFlow's where one is a Unix time stamp, which every row of its
-    has; `load` takes any.
+    Rows of numbers alone are taken for BrainFlow's where they are as many as its smallest board gives and one
+    is a Unix time stamp, which every row of its has; those of muse-lsl need a row of numbers under their
+    names.  `load` takes any.
     """
     try:
         form = _format_of(path)
@@ -121,7 +124,11 @@ def of_signal(path: Path) -> bool:
             head = file.read(_HEAD_BYTES)
     except (RecordingError, OSError):
         return False
-    return form is not _ROWS or any(_UNIX_S[0] < number < _UNIX_S[1] for number in _numbers(head))
+    if form is _MUSE:
+        return len(_numbers(head.partition(b"\n")[2])) >= _MIN_MUSE
+    numbers = _numbers(head)
+    stamped = any(_UNIX_S[0] < number < _UNIX_S[1] for number in numbers)
+    return form is not _ROWS or (stamped and len(numbers) >= _MIN_ROWS)
 
 
 def load(path: str | Path, stream: str | None = None, *, board_id: int | None = None) -> Recording:

@@ -114,6 +114,7 @@ class LslSource:
         self._search: Search | None = None
         self._index = 0
         self._due: float | None = None
+        self._heard = 0.0  # when something came last, by the local clock
         self._lost_at = 0.0
         self._left: int | None = None
         self._resumed = False
@@ -199,6 +200,7 @@ class LslSource:
         if self._left is not None:
             self._left -= len(times)
         self._due = float(times[-1]) + 1 / self.info.sfreq
+        self._heard = self._pylsl.local_clock()
         return chunk
 
     def _missed(self, time: float) -> int:
@@ -224,6 +226,7 @@ class LslSource:
         if not self.live:
             self._drain = Drain(lambda timeout: inlet.pull_chunk(timeout, rows, min_samples=1, as_numpy=True))
         self._inlet = inlet
+        self._heard = self._pylsl.local_clock()
         return info
 
     def _detach(self) -> None:
@@ -244,9 +247,8 @@ class LslSource:
         self._left = 0
 
     def _came_to_its_end(self) -> bool:
-        """Say whether a replay went away some time after its last sample; a faster one does not tell."""
-        silent = self._pylsl.local_clock() - self._due if self._due is not None else 0.0
-        return bool(self.live and silent > ENDED_S)
+        """Say whether a replay went away some time after its last sample, or after it was joined."""
+        return bool(self._pylsl.local_clock() - self._heard > ENDED_S)
 
     def _lose(self) -> None:
         log.warning("stream %r is lost; looking for it", self.info.name)

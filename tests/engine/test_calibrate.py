@@ -399,6 +399,7 @@ def test_a_screen_without_cues_shows_nothing(capsys: pytest.CaptureFixture[str])
 def test_an_unreadable_protocol_is_the_default() -> None:
     """Half a second to three seconds after the cue, where a bundle tells nothing."""
     assert answer_of({}) == answer_of({"task": {"protocol": {"kind": "trials"}}}) == Answer(0.5, 3.0)
+    assert answer_of({"recipe": {"task": {"folder": {}}}}) == Answer(0.5, 3.0)
 
 
 def test_an_older_fine_tuned_bundle_tells_its_protocol_in_its_recipe() -> None:

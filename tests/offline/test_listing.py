@@ -68,17 +68,22 @@ def test_every_format_is_listed_and_what_cannot_be_read_is_told(corpus_dir: Path
 def test_text_of_recorders_is_listed_and_other_text_is_not(tmp_path: Path) -> None:
     """Files of the OpenBCI GUI, of muse-lsl and of BrainFlow; no notes, no tables, no matrices."""
     counts = np.arange(500)
+    (tmp_path / "s").mkdir()
     write_openbci(tmp_path / "gui.txt", counts, np.zeros((500, 8)), None, old=False)
+    write_openbci(tmp_path / "s" / "OpenBCI-RAW-1.txt", counts, np.zeros((500, 8)), None, old=False)
     stamps = counts / 256
     write_muse(tmp_path / "muse.csv", stamps, np.ones((500, 5)), 0 * counts)
-    rows = np.column_stack([counts, 1.7e9 + stamps, np.zeros(500)])
+    rows = np.column_stack([counts, np.zeros((500, 4)), 1.7e9 + stamps, np.zeros(500)])
     write_rows(tmp_path / "rows.csv", rows)
-    write_rows(tmp_path / "matrix.csv", rows[:, [0, 2]])
+    write_rows(tmp_path / "s" / "BrainFlow-RAW_1_0.csv", rows)  # the same session once more
+    write_rows(tmp_path / "matrix.csv", rows[:, [0, 1, 2, 3, 4, 6]])
+    write_rows(tmp_path / "ACC.csv", rows[:, [5, 5, 5]])  # of a wristband: when it began, then numbers
+    (tmp_path / "events.csv").write_text("timestamps,condition\n1544027337.0,left\n")
     (tmp_path / "README.txt").write_text("What this is.\n")
     (tmp_path / "participants.csv").write_text("subject,age\nS1,30\n")
     (tmp_path / "empty.txt").write_text("")
     document = listed(tmp_path)
-    assert {row["recording"] for row in document["recordings"]} == {"gui", "muse"}
+    assert {row["recording"] for row in document["recordings"]} == {"gui", "muse", "OpenBCI-RAW-1"}
     (one,) = document["unreadable"]
     assert one["recording"] == "rows/rows"  # that its board is not told is said, not passed over
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toy_bundle import CHANNELS, toy_graph, toy_manifest, write_bundle
 from typer.testing import CliRunner
@@ -32,6 +34,24 @@ def test_a_stretch_of_a_recording_is_drawn(words: list[str], tmp_path: Path) -> 
         done = CliRunner().invoke(app, [*words, str(tmp_path / name), "--start-s", "40"])
         assert done.exit_code == 0, done.output
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_a_channel_that_is_not_used_spoils_no_picture(
+    words: list[str], tmp_path: Path, run_writer: Callable[..., Path]
+) -> None:
+    """As in a run: what is asked is answered although an electrode that nobody looks at gives no numbers."""
+    path = run_writer(tmp_path / "P2" / "one.npz", seed=1, channels=(*CHANNELS, "AF7"))
+    content = dict(np.load(path))
+    content["scale"] = np.where(content["ch_names"] == "AF7", np.nan, content["scale"])
+    np.savez(path, **content)
+    told = []
+    for recording in (words[2], str(path)):
+        done = CliRunner().invoke(app, [words[0], words[1], recording, str(tmp_path / "x.png"), "--json"])
+        assert done.exit_code == 0, done.output
+        told.append({key: json.loads(done.stdout)[key] for key in ("trials", "right")})
+    assert told[0]["right"] > 0
+    assert told[1]["trials"] == told[0]["trials"]
+    assert told[1]["right"] > 0
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from engine.backends.onnxruntime import Config as OnnxRuntime  # noqa: E402
 from engine.bundle import load as load_bundle  # noqa: E402
+from offline import checkpoint  # noqa: E402
 from offline.calibrate import fit_temperature  # noqa: E402
 from offline.cli import app  # noqa: E402
 from offline.evaluate.played import play  # noqa: E402
@@ -31,7 +32,7 @@ from offline.train.data import Side, prepare, read_material  # noqa: E402
 from offline.train.fold import train_fold  # noqa: E402
 from offline.train.recipe import load, parse  # noqa: E402
 from offline.train.run import load_model, load_run  # noqa: E402
-from offline.train.train import train  # noqa: E402
+from offline.train.train import CHECKPOINT, train  # noqa: E402
 from offline.train.validate import as_played, stepped  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
 
@@ -111,6 +112,17 @@ def test_a_training_resumes_on_its_own_recordings_only(
     first, second = sorted(corpus.rglob("*A1*.npz"))[:2]
     first.write_bytes(second.read_bytes())
     with pytest.raises(ConfigError, match="the recordings in data changed"):
+        train(recipe, progress=False, resume=True)
+
+
+def test_a_checkpoint_of_before_is_refused_in_words(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    """One that does not say what it is of may be of anything."""
+    recipe = make_recipe(tmp_path / "run", epochs=2)
+    train(recipe, progress=False, stop_after=1)
+    state = checkpoint.load(recipe.output / CHECKPOINT)
+    del state["training"]
+    checkpoint.save(state, recipe.output / CHECKPOINT)
+    with pytest.raises(ConfigError, match="begun by an earlier version"):
         train(recipe, progress=False, resume=True)
 
 

@@ -107,13 +107,13 @@ def read_on(source: LslSource) -> int:
     pytest.fail("the stream does not end")
 
 
-def goes_away(name: str, speed: float, stamp: float) -> LslSource:
-    """Return a source of a replay of 100 samples that is gone after 30, all read, the last of that stamp."""
+def goes_away(name: str, speed: float) -> LslSource:
+    """Return a source of a replay of 100 samples that is gone after 30, all read."""
     described = to_lsl(info(name=name))
     tell_replay(described, Replay(speed, 100))
     outlet = pylsl.StreamOutlet(described)
     source = Config(name=name, recover_s=3600).open()
-    outlet.push_chunk(record(30).data, stamp)
+    outlet.push_chunk(record(30).data)
     rows = 0
     while rows < 30:
         chunk = source.read(PATIENCE_S)
@@ -125,7 +125,7 @@ def goes_away(name: str, speed: float, stamp: float) -> LslSource:
 @pytest.mark.parametrize("speed", [1.0, float("inf")])
 def test_a_replay_that_is_stopped_is_lost(name: str, speed: float) -> None:
     """A player that is killed is gone right after a sample: what is missing is said, and nobody waits."""
-    with goes_away(name, speed, pylsl.local_clock()) as source:
+    with goes_away(name, speed) as source:
         with pytest.raises(StreamLost, match=f"{name}' is lost: 70 of its 100 samples did not come"):
             read_on(source)
         with pytest.raises(StreamLost, match="closed"):
@@ -133,9 +133,13 @@ def test_a_replay_that_is_stopped_is_lost(name: str, speed: float) -> None:
         assert source.n_times == 100
 
 
-def test_a_replay_that_was_joined_late_is_over(name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("speed", [1.0, float("inf")])
+def test_a_replay_that_was_joined_late_is_over(
+    name: str, speed: float, caplog: pytest.LogCaptureFixture
+) -> None:
     """Gone some time after its last sample it ended as it should; what its reader missed is said, once."""
-    with goes_away(name, 1.0, pylsl.local_clock() - 2.0) as source:
+    with goes_away(name, speed) as source:
+        source._heard -= 2.0  # as long as a player stays at its end
         with caplog.at_level(logging.WARNING):
             assert read_on(source) == 0
             with pytest.raises(EndOfStream, match=name):
