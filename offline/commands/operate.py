@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from offline.commands._folder import (
 )
 from offline.commands._shared import BundleRef, Json, Subjects
 from streamer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle
 
 
 def operate(
@@ -90,9 +93,31 @@ def operate(
         points = [point.model_dump(mode="json") for point in readout.operating]
         decision = readout.decision.model_dump(mode="json")
         about = operated.manifest.provenance["operating"]
+        gained = _gained(operated)
         if json:
-            out.document({"bundle": operated.label, "decision": decision, "operating": points, **about})
+            told = {"bundle": operated.label, "decision": decision, "operating": points, "gained": gained}
+            out.document({**told, **about})
             return
         out.result({"bundle": operated.label, "folder": str(output), **decision, **about})
+        if gained:
+            out.table("what a new head gained others, points", gained)
         if points:
             out.table("hits against false activations per minute", points)
+
+
+def _gained(bundle: Bundle) -> list[dict[str, Any]]:
+    """Return a row per number of trials of each class: what a refitted head gained others, points."""
+    from engine.head import source_head
+
+    table = source_head(bundle).gains if bundle.readout.head is not None else ()
+    return [
+        {
+            "trials": row.trials,
+            "people": row.n,
+            "mean": round(row.mean, 2),
+            "worst": min(row.points),
+            "best": max(row.points),
+            "lose": sum(points < 0 for points in row.points),
+        }
+        for row in table
+    ]

@@ -20,6 +20,7 @@ from engine.bundle import Bundle, load
 from engine.head import source_head
 from engine.refit import Examples
 from offline import head_gains, operate
+from offline.commands.operate import _gained
 from offline.evaluate.calibrated import _Start, calibrated, row_of
 from offline.evaluate.played import play
 from offline.evaluate.protocol import Trials
@@ -180,6 +181,9 @@ def test_what_others_gain_is_of_every_net_of_the_recipe(
     with OnnxRuntime().open(measured) as backend:
         asked = {one.subject: [heard(measured, backend, one)] for one in everybody}
     assert table == measure(measured, source_head(measured), asked, protocol_of(measured))
+    shown = _gained(load(tmp_path / "new"))
+    assert [(row["trials"], row["people"]) for row in shown] == [(row.trials, row.n) for row in table]
+    assert [row["worst"] for row in shown] == [min(row.points) for row in table]
     monkeypatch.setattr(operate, "_unknown", lambda *_: [])
     with pytest.raises(RecordingError, match="know everybody"):
         operate_played(measured.folder, cells, tmp_path / "new", **told)
