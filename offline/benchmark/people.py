@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,8 @@ from numpy.typing import NDArray
 
 from offline.benchmark.recipe import Recipe
 from offline.crossval.folds import deal
-from offline.data.fingerprint import content_of
+from offline.data.fingerprint import asked_of
 from offline.data.sources import Folder, find, select
-from offline.probe.recipe import digest
 from offline.probe.tasks import Session, read_sessions
 from streamer.errors import ConfigError
 
@@ -58,7 +56,7 @@ class Recordings:
         sessions = read_sessions(self._folder, [name], self._stype, holes=True)
         self._fingerprints[name] = tuple(one.fingerprint for one in sessions)
         self._named[name] = {one.fingerprint: one.name for one in sessions}
-        self._contents[name] = tuple(f"{content_of(one.recording)} {_marked(one)}" for one in sessions)
+        self._contents[name] = tuple(asked_of(one.recording) for one in sessions)
         size = sum(one.recording.data.nbytes for one in sessions)
         if self._bytes + size <= KEPT_BYTES:
             self._kept[name] = sessions
@@ -80,11 +78,6 @@ class Recordings:
         """Return what identifies each of a person's recordings as it was read, and what is asked in it."""
         self.fingerprints(name)
         return self._contents[name]
-
-
-def _marked(session: Session) -> str:
-    marks = [(one.time, one.label, one.duration) for one in session.recording.markers]
-    return digest(json.dumps(marks))
 
 
 def refuse_shared(recordings: Recordings, fold: Fold) -> None:

@@ -1,7 +1,7 @@
 """What tells that two files hold the same recording, whatever they and their subjects are called.
 
 `fingerprint` is of the samples as they are stored: by it a recording is known that had a part in training.
-`content_of` is of the recording as it was read: by it results are kept.
+`content_of` is of the recording as it was read, `asked_of` also of its markers: by them results are kept.
 """
 
 from __future__ import annotations
@@ -45,3 +45,9 @@ def content_of(recording: Recording) -> str:
     for array in (recording.times, recording.data):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def asked_of(recording: Recording) -> str:
+    """Return 16 hex digits of what a decoder is fed, and 16 of the markers: what it is asked and when."""
+    marks = json.dumps([(one.time, one.label, one.duration) for one in recording.markers])
+    return f"{content_of(recording)} {hashlib.sha256(marks.encode()).hexdigest()[:16]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, digest
 from engine.calibrate import refuse_rest
 from engine.head import source_head
-from offline.data.fingerprint import content_of
+from offline.data.fingerprint import asked_of
 from offline.evaluate.calibrated import calibrated, row_of, summary
 from offline.evaluate.recordings import Options, Task, find_people, task_of
 from offline.evaluate.run import scorable
@@ -125,9 +124,7 @@ def _kept_as(keep: Path, bundle: Bundle, task: Task, settings: Settings, session
         "task": task.settings(),
         "protocol": task.protocol.model_dump(mode="json"),
         "settings": settings.model_dump(),
-        "recordings": [
-            [content_of(s.recording), [astuple(m) for m in s.recording.markers]] for s in sessions
-        ],
+        "recordings": [asked_of(one.recording) for one in sessions],
         "versions": versions("onnxruntime"),
         "format": FORMAT,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.data.fingerprint import asked_of
 from offline.data.segments import chosen
 from offline.data.sources import Folder, find, select
 from offline.probe.recipe import Task, digest
@@ -55,8 +56,8 @@ class Windows:
         return len(self.labels)
 
     def digest(self) -> str:
-        """Return 16 hex digits that identify the recordings."""
-        return digest(" ".join(one.fingerprint for one in self.sessions))
+        """Return 16 hex digits that identify the recordings as they were read, and their markers."""
+        return digest(" ".join(asked_of(one.recording) for one in self.sessions))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,19 @@ def test_tested_subjects_give_no_labels(recipe: Recipe) -> None:
     both = recipe.task.model_copy(update={"test": ("A2",)})
     with pytest.raises(ConfigError, match="A2 both train and test"):
         splits(both, windows)
+
+
+def test_corrected_recordings_are_other_windows(recipe: Recipe) -> None:
+    """What is kept of windows is made again where samples or markers were corrected, and only then."""
+    windows = find_windows(recipe.task)
+    assert find_windows(recipe.task).digest() == windows.digest()
+    first = windows.sessions[0].recording
+    marked = replace(first, markers=[replace(first.markers[0], label="right_fist"), *first.markers[1:]])
+    samples = first.data.copy()
+    samples[7, 0] += 1
+    for corrected in (marked, replace(first, data=samples)):
+        sessions = (replace(windows.sessions[0], recording=corrected), *windows.sessions[1:])
+        assert replace(windows, sessions=sessions).digest() != windows.digest()
 
 
 def test_labels_are_drawn_per_class_by_seed_and_nested() -> None:
