@@ -127,10 +127,10 @@ class Windowed(nn.Module):
         windows = joined.unfold(2, self.config.window, self.hop).transpose(1, 2)  # (B, F, C, window)
         batch, n_frames = windows.shape[:2]
         rows = windows.reshape(batch * n_frames, *windows.shape[2:])
-        answers = [self.readout.listen(self.net, part) for part in torch.split(rows, AT_ONCE)]
-        logits, latent = (
-            torch.cat(parts).reshape(batch, n_frames, -1) for parts in zip(*answers, strict=True)
-        )
+        # In a graph a split of free rows is a sequence, behind which no shape is known: CBraMod was refused.
+        parts = (rows,) if torch.compiler.is_exporting() else torch.split(rows, AT_ONCE)
+        answers = [self.readout.listen(self.net, part) for part in parts]
+        logits, latent = (torch.cat(some).reshape(batch, n_frames, -1) for some in zip(*answers, strict=True))
         return {"logits": logits, "latent": latent}, (joined[:, :, joined.shape[2] - self.left_context :],)
 
 

@@ -18,7 +18,7 @@ from engine.bundle import FORMAT  # noqa: E402
 from engine.pipeline import Pipeline  # noqa: E402
 from offline import models  # noqa: E402
 from offline.braindecode_nets import channels  # noqa: E402
-from offline.export_graph import check_parity, describe, noise, step_graph  # noqa: E402
+from offline.export_graph import check_parity, export_step, probes, step_graph  # noqa: E402
 from offline.models.windowed import SMALL, Config  # noqa: E402
 from streamer.errors import BundleError, ConfigError, MissingDependency  # noqa: E402
 from streamer.types import StreamInfo, make_chunk  # noqa: E402
@@ -214,8 +214,8 @@ def trained() -> Any:
 def bundle_of(model: Any, folder: Path) -> Any:
     from offline.export import write
 
-    content, graph = step_graph(model, SMALL.n_chans), describe(model, SMALL.n_chans)
-    check_parity(model, content, graph, [noise(model, SMALL.n_chans)])
+    content, graph = export_step(model, SMALL.n_chans)
+    check_parity(model, content, graph, probes(model, SMALL.n_chans, graph))
     manifest = {
         "format": FORMAT,
         "name": "windowed",
@@ -224,7 +224,7 @@ def bundle_of(model: Any, folder: Path) -> Any:
         "system": "test",
         "input": {
             "stype": "EEG",
-            "sfreq": SMALL.sfreq,
+            "sfreq": model.config.sfreq,
             "unit": "uV",
             "ch_names": SITES,
             "min_present": len(SITES),
@@ -235,6 +235,28 @@ def bundle_of(model: Any, folder: Path) -> Any:
         "provenance": {},
     }
     return write(json.loads(json.dumps(manifest)), content, folder)
+
+
+ENCODER = {"net": "CBraMod", "params": {"n_layer": 1, "return_encoder_output": False}, "sfreq": 200.0}
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {},
+        ENCODER | {"window": 200, "hop": 50},
+        ENCODER | {"net": "Labram", "params": {"num_layers": 1}, "window": 200, "hop": 50, "ch_names": SITES},
+        {"net": "EEGConformer", "params": {}, "sfreq": 200.0, "window": 400, "hop": 100},
+    ],
+    ids=["EEGNet", "CBraMod", "Labram", "EEGConformer"],
+)
+def test_nets_of_others_run_many_streams_a_row_each(update: dict[str, Any], tmp_path: Path) -> None:
+    """Their graphs take any number of rows, which the runtime knows of every output, and open as bundles."""
+    bundle = bundle_of(built(SMALL.model_copy(update=update)), tmp_path / "bundle")
+    assert bundle.manifest.graph.rows == "free"
+    for rows in (1, 3):
+        with OnnxRuntime().open(bundle.batched(rows)) as backend:
+            assert backend.graph.outputs[0].shape == (rows, 1, SMALL.n_classes)
 
 
 def test_a_bundle_answers_live_as_torch_on_the_window(tmp_path: Path) -> None:
