@@ -168,7 +168,7 @@ def labelled(
     among : sequence of str, optional
         Classes whose trials count; all by default.
     before : float
-        Trials whose answer is later than this stamp, s, are not looked at.
+        What is later than this stamp, s, is not looked at.
     most : int, optional
         Nor are trials after so many good ones.
     """
@@ -177,8 +177,9 @@ def labelled(
     rows: list[tuple[NDArray[np.float64], int, int]] = []
     counts: Counter[str] = Counter()
     left_out, seconds = 0, 0.0
-    for trial, (marker, start, stop) in enumerate(spans_of(markers, answer, times)):
-        if marker.label not in wanted or stop > before or counts.total() == most:
+    heard = times[times <= before]  # as if the signal ended there, which it does live
+    for trial, (marker, start, stop) in enumerate(spans_of(markers, answer, heard)):
+        if marker.label not in wanted or counts.total() == most:
             continue
         inside = (times > start) & (times <= stop)
         if not inside.any() or (inside & valid).sum() < ENOUGH * inside.sum():

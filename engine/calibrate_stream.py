@@ -26,6 +26,7 @@ from streamer.types import Decision, Marker
 
 LIVE_S = 60.0  # of labelled signal, where nobody says how much
 TRIAL_S, PAUSE_S = 4.0, 3.0  # of our own cues, where nobody says how long
+SPARE_S = 0.5  # a trial is longer by than what it is answered from
 REST_MORE_S = 1.0  # behind a rest that nothing follows: it begins at the first hop
 
 
@@ -46,7 +47,7 @@ class Ask:
     cues : bool
         Give the cues ourselves.
     trial_s, pause_s : float
-        Of our own cues, s.
+        Of our own cues, s; longer where the bundle needs longer.
     seed : int
         Of the order of our own cues.
     """
@@ -182,13 +183,17 @@ def _steps(ask: Ask, bundle: Bundle) -> list[Step]:
     """Return the plan of our own cues."""
     readout = bundle.readout
     seconds = LIVE_S if ask.seconds is None else ask.seconds
-    trials = max(1, int(seconds / (ask.trial_s + ask.pause_s))) if ask.trials is None else ask.trials
+    answer = answer_of(bundle.manifest.provenance)
+    needed = answer.from_s + (answer.window_s if answer.at_s is None else answer.at_s) + SPARE_S
+    trial_s = max(ask.trial_s, needed)
+    pause_s = ask.pause_s if answer.cued else max(ask.pause_s, needed)  # pauses are trials of doing nothing
+    trials = max(1, int(seconds / (trial_s + pause_s))) if ask.trials is None else ask.trials
     return plan(
         ask.classes or readout.classes,
         readout.idle,
         trials=trials,
-        trial_s=ask.trial_s,
-        pause_s=ask.pause_s,
+        trial_s=trial_s,
+        pause_s=pause_s,
         rest_s=ask.rest_s,
         seed=ask.seed,
     )

@@ -187,10 +187,12 @@ def calibrate(
     ] = 0.0,
     cues: Annotated[bool, typer.Option("--cues", help="Say in the terminal what to do when.")] = False,
     trial_s: Annotated[
-        float | None, typer.Option(min=1.0, help="With --cues: seconds of a trial; default: 4.")
+        float | None,
+        typer.Option(min=1.0, help="With --cues: seconds of a trial; default: 4, or what the bundle needs."),
     ] = None,
     pause_s: Annotated[
-        float | None, typer.Option(min=1.0, help="With --cues: seconds between trials; default: 3.")
+        float | None,
+        typer.Option(min=1.0, help="With --cues: seconds between; default: 3, or what the bundle needs."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ from engine.faults import faults
 from streamer.components import Config
 from streamer.errors import ConfigError
 
-BESIDE_A_RATE = {"false_per_min", "max_invalid"}  # what may be set without making the measured rates untrue
+BESIDE_A_RATE = {"false_per_min", "max_invalid"}  # what a bound for a rate does not hang on
 TOLERANCE = 1e-9
 FEW = 10  # people; the rates of fewer say little about the next one
 INTERPOLATED = ("hits", "wrong", "median_s", "within")
@@ -173,8 +173,8 @@ def expected(
     """Return what was measured at the bound in use; None where it was not, or with other settings."""
     bound = float(getattr(used, used.bound_key))
     same = used.model_copy(update={name: getattr(own, name) for name in ("max_invalid", *used.labels_ignore)})
-    if not points or same != own.at(bound):
-        return None
+    if not points or same != own.at(bound) or used.max_invalid > own.max_invalid:
+        return None  # more bad signal than any that was measured
     ordered = sorted(points, key=lambda point: point.bound)
     bounds = [point.bound for point in ordered]
     if not bounds[0] - TOLERANCE <= bound <= bounds[-1] + TOLERANCE:

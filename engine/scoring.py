@@ -78,7 +78,7 @@ def answer_trials(
             continue
         mean = logs[rows][-1 if last else 0 :, columns].mean(axis=0)
         order = np.argsort(mean)
-        margin = float(mean[order[-1]] - mean[order[-2]])
+        margin = float(mean[order[-1]] - mean[order[-2]]) if len(order) > 1 else 0.0
         trials.append(Trial(marker.time, marker.label, among[int(order[-1])], margin))
     return trials
 

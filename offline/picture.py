@@ -122,7 +122,13 @@ def _draw_decisions(axes: Any, decisions: Sequence[Decision], bundle: Bundle) ->
     values = np.array([decision.probabilities for decision in decisions])  # (n, n_classes)
     values[[not decision.valid for decision in decisions]] = np.nan
     for column, name in enumerate(bundle.readout.classes):
-        axes.plot(times, values[:, column], color=COLOURS[column], lw=1.5, label=name.replace("_", " "))
+        axes.plot(
+            times,
+            values[:, column],
+            color=COLOURS[column % len(COLOURS)],
+            lw=1.5,
+            label=name.replace("_", " "),
+        )
     axes.legend(loc="upper left", ncols=3, frameon=False, bbox_to_anchor=(0, 1.16))
 
 
@@ -132,5 +138,5 @@ def _shade(axes: Any, recording: Recording, bundle: Bundle, start_s: float, end_
     for marker in recording.markers:
         inside = marker.time < end_s and marker.time + marker.duration > start_s
         if inside and marker.label in classes and marker.label != bundle.readout.idle:
-            colour = COLOURS[classes.index(marker.label)]
+            colour = COLOURS[classes.index(marker.label) % len(COLOURS)]
             axes.axvspan(marker.time, marker.time + marker.duration, color=colour, alpha=0.15, lw=0)

@@ -57,6 +57,8 @@ class JsonLines:
                     f"appended to it. {advice}"
                 )
             self._file: FileIO | None = path.open("ab", buffering=0)
+            if _ends_inside_a_line(path):
+                self._file.write(b"\n")
             self._size = self._file.tell()
         except OSError as error:
             raise ConfigError(
@@ -106,6 +108,15 @@ class JsonLines:
         with suppress(OSError):  # a device such as /dev/full has no size
             file.truncate(self._size)
         file.close()
+
+
+def _ends_inside_a_line(path: Path) -> bool:
+    """Say whether somebody was killed while writing: what follows begins a line of its own."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _begins_like(path: Path, header: dict[str, Any]) -> bool:

@@ -127,8 +127,6 @@ def _rounds(bench: Bench, folds: Sequence[Fold]) -> Iterator[_Round]:
                 told = identity(model, bench, fold, seed)
                 name, place = plain(model.name), f"seed{seed}_fold{fold.number}"
                 cell = Cell(model.name, seed, fold.number, told, recipe.output / "cells" / name / place)
-                weights = digest(
-                    repr(sorted((k, v) for k, v in told.items() if k not in {"test", "calibrate"}))
-                )
+                weights = digest(repr(sorted((k, v) for k, v in told.items() if k not in UNTRAINED)))
                 trained = recipe.output / "models" / name / f"{place}_{weights[:8]}"
                 yield _Round(model, fold, seed, cell, trained)

@@ -28,7 +28,7 @@ from streamer.errors import ConfigError
 SHOWN = {"name", "answer", "ours", "backbone_saw_test"}  # settings that change no answer
 APART = {"output", "card", "seed"}  # likewise, of a recipe; the seed is the benchmark's
 SIDES = ("train", "validate")
-FORMAT = 2  # of what is kept, and how it is made: cells of another one are made again
+FORMAT = 3  # of what is kept, and how it is made: cells of another one are made again
 SCORING = {"answer", "live", "smoothing_s"}  # of a protocol: changes no decision
 
 

@@ -100,7 +100,7 @@ def answer_at(
     """Return the probabilities of the asked classes so long after a cue, (K,); zeros for no answer.
 
     Those of the mean log-probability of the valid decisions stamped in ``(cue + from_s, cue + at_s]``, or of
-    the last one of them.  Until ``from_s`` it is the last decision alone.
+    the last one of them.  Until ``from_s`` it is the last decision since the cue alone.
     """
     rows = answering(played, cue, protocol, at_s)
     return _of_hops(played, rows, asked)
@@ -109,8 +109,9 @@ def answer_at(
 def answering(played: Played, cue: Marker, protocol: Trials, at_s: float | None = None) -> Index:
     """Return the hops that the answer so long after a cue is made of; none where none is valid."""
     at_s = protocol.at_s if at_s is None else at_s
-    alone = protocol.answer == "last" or at_s <= protocol.from_s + ATOM_S
-    first = cue.time + (0.0 if alone else protocol.from_s)
+    early = at_s <= protocol.from_s + ATOM_S
+    alone = early or protocol.answer == "last"
+    first = cue.time + (0.0 if early else protocol.from_s)
     start, stop = np.searchsorted(played.times, (first + ATOM_S, cue.time + at_s + ATOM_S))
     rows: Index = start + np.flatnonzero(played.valid[start:stop])
     return rows[-1:] if alone else rows

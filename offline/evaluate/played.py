@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -118,7 +119,7 @@ class Played:
                 every_s=float(about.get("every_s", 0.0)),  # files of before do not say it
                 **arrays,
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise RecordingError(
                 f"{path} is no played recording ({error}): delete it and run the command again."
             ) from error

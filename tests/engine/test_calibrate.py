@@ -21,6 +21,7 @@ from engine.answers import Answer, Labelled, LatentLog, answer_of, behind_rest, 
 from engine.bundle import load
 from engine.calibrate import calibrate, centred, fitted, made_of, told
 from engine.calibrate_stream import Ask
+from engine.calibrate_stream import _steps as steps_of
 from engine.calibration import read
 from engine.cli import app
 from engine.config import RunConfig, parse
@@ -123,6 +124,17 @@ def test_time_classes_and_number_limit_what_is_used() -> None:
     assert labelled(log, markers, classes, answer, before=8.6).trials == {"left": 2, "right": 1}
     assert labelled(log, markers, classes, answer, most=4).trials == {"left": 2, "right": 2}
     assert labelled(log, markers, classes, answer, among=("right",)).trials == {"right": 3}
+
+
+def test_a_stretch_is_used_up_to_where_the_time_ends() -> None:
+    """Half of what was asked for lies before it: the same whether the signal goes on or not."""
+    markers = [Marker(0.0, "left", 10.0), Marker(10.0, "right", 20.0)]
+    whole, cut = (
+        labelled(logged(seconds), markers, ("left", "right"), Answer(0.0, None, 4.0), before=20.0)
+        for seconds in (30.0, 20.0)
+    )
+    assert whole.trials == cut.trials == {"left": 1, "right": 1}
+    np.testing.assert_array_equal(whole.examples.latents, cut.examples.latents)
 
 
 def test_a_recording_calibrates(folder: Path, tmp_path: Path) -> None:
@@ -371,6 +383,27 @@ def test_a_plan_asks_for_all_alike() -> None:
         None,
         *CLASSES[1:],
     }
+
+
+def test_cues_last_as_long_as_the_bundle_needs() -> None:
+    """Where windows of 30 s are answered, trials of the 4 s that others take would all be left out."""
+    protocol = {"kind": "windows", "from_s": 2.0, "window_s": 30.0}
+    provenance = {"task": {"classes": ["rest", "work"], "protocol": protocol}}
+    bundle: Any = SimpleNamespace(
+        readout=SimpleNamespace(classes=("rest", "work"), idle="rest"),
+        manifest=SimpleNamespace(provenance=provenance),
+    )
+    steps = steps_of(Ask(trials=2, cues=True), bundle)
+    log, now, markers = logged(150.0), 0.0, []
+    for step in steps:
+        markers += [Marker(now, step.label, step.seconds)] if step.label else []
+        now += step.seconds
+    found = labelled(log, markers, ("rest", "work"), answer_of(provenance))
+    assert found.trials == {"rest": 2, "work": 2}
+    assert [step.seconds for step in steps_of(Ask(trials=1, cues=True, trial_s=50.0), bundle)][1:] == [
+        50,
+        32.5,
+    ]
 
 
 def test_cues_are_stamped_when_they_are_shown() -> None:

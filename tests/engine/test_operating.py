@@ -115,6 +115,8 @@ def test_what_to_expect_is_what_was_measured() -> None:
     assert expected(OWN, POINTS, OWN.at(5.0)) is None
     assert expected(OWN, POINTS, OWN.model_copy(update={"leak_s": 1.0})) is None
     assert expected(OWN, (), OWN) is None
+    assert expected(OWN, POINTS, OWN.model_copy(update={"max_invalid": OWN.max_invalid / 2})) == POINTS[1]
+    assert expected(OWN, POINTS, OWN.model_copy(update={"max_invalid": 1.0})) is None  # worse signal than any
     assert expected(OWN, POINTS, OWN.model_copy(update={"smoothing_s": 9.0})) == POINTS[1]  # of what is shown
     plain = DecisionConfig(threshold=0.75)
     assert expected(plain, POINTS[:1], plain.model_copy(update={"smoothing_s": 9.0})) is None

@@ -41,6 +41,12 @@ def test_the_last_decision_may_answer_alone() -> None:
     assert [trial.answer for trial in (*mean, *last)] == ["left", "right"]
 
 
+def test_one_command_beside_doing_nothing_is_all_there_is_to_answer() -> None:
+    """There is nothing to be surer than: the margin is none."""
+    (trial,) = answer_trials(stream(5, {}), [Marker(1.0, "left")], CLASSES, among=("left",))
+    assert (trial.answer, trial.margin) == ("left", 0.0)
+
+
 def test_trials_cut_by_the_end_are_left_out() -> None:
     """A cue without three seconds after it is no trial."""
     assert answers(stream(5, {(0.0, 5.0): "left"}), (1.0, "left"), (2.5, "right")) == ["left"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,23 @@ from offline.cli import app
 from offline.data.fingerprint import fingerprint, fingerprint_of_file
 
 RUN = "A1/A1R1.npz"
+
+
+def spoil(path: Path, member: str) -> None:
+    """Flip bits of a compressed member, so that it cannot be unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo(member).header_offset + 30 + len(member)
+    content = bytearray(path.read_bytes())
+    for place in range(start, len(content)):
+        spoiled = content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+        path.write_bytes(spoiled)
+        try:
+            np.load(path)[member.removesuffix(".npy")]
+        except zlib.error:
+            return
+        except (OSError, ValueError, zipfile.BadZipFile):
+            continue
+    raise AssertionError(f"no bit of {member} matters")
 
 
 def listed(*words: str | Path) -> dict[str, Any]:
@@ -45,6 +64,17 @@ def test_a_row_says_what_a_recording_is(corpus_dir: Path) -> None:
         "markers": dict(sorted(markers.items())),
         "fingerprint": fingerprint(stored),
     }
+
+
+def test_a_damaged_name_stops_nothing(corpus_dir: Path, tmp_path: Path) -> None:
+    """Of a file whose compressed text no longer unpacks the others are listed all the same."""
+    shutil.copy(corpus_dir / RUN, tmp_path / "good.npz")
+    with np.load(corpus_dir / RUN) as file:
+        np.savez_compressed(tmp_path / "bad.npz", **file)
+    spoil(tmp_path / "bad.npz", "meta.npy")
+    document = listed(tmp_path)
+    assert [row["recording"] for row in document["recordings"] if "seconds" in row] == ["good"]
+    assert "bad" in json.dumps(document)
 
 
 def test_every_format_is_listed_and_what_cannot_be_read_is_told(corpus_dir: Path, tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ def test_a_stretch_of_a_recording_is_drawn(words: list[str], tmp_path: Path) -> 
         assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_there_may_be_more_classes_than_colours(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The colours begin again."""
+    monkeypatch.setattr(picture, "COLOURS", picture.COLOURS[:2])
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "x.png"), "--start-s", "10"])
+    assert done.exit_code == 0, done.output
+
+
 def test_a_channel_that_is_not_used_spoils_no_picture(
     words: list[str], tmp_path: Path, run_writer: Callable[..., Path]
 ) -> None:

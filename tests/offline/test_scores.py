@@ -12,7 +12,7 @@ from scipy.stats import wilcoxon as scipy_wilcoxon
 from toy_bundle import toy_graph, toy_manifest, write_bundle
 
 from engine.bundle import load
-from offline.evaluate.answers import answers
+from offline.evaluate.answers import answering, answers
 from offline.evaluate.compare import compare, holm, paired, wilcoxon
 from offline.evaluate.figures import (
     agreement,
@@ -53,6 +53,16 @@ def test_no_decision_before_or_behind_the_answer_takes_part() -> None:
     played = made(cue, {(5.4, 5.5): "left_fist"})
     window = answers([played], CLASSES, "rest", Windows(from_s=0.5, window_s=1.0))
     assert window.right.tolist() == [True]
+
+
+def test_the_last_decision_answers_only_from_the_beginning_on() -> None:
+    """Before `from_s` no decision is an answer, be it the last valid one; unless it is asked for then."""
+    played = made([Marker(4.0, "left_fist", 4.0)], {(4.0, 8.0): "left_fist"})
+    early = replace(played, valid=played.times <= 4.3)
+    protocol = Trials(from_s=0.5, at_s=3.0, answer="last")
+    assert answers([played], CLASSES, "rest", protocol).right.tolist() == [True]
+    assert answers([early], CLASSES, "rest", protocol).right.tolist() == [False]
+    assert answering(early, early.markers[0], protocol, at_s=0.4).tolist() == [42]
 
 
 def test_what_is_not_valid_answers_no_trial() -> None:

@@ -55,6 +55,17 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     assert [row["index"] for row in decisions(path)] == [1000, 1016]
 
 
+def test_behind_half_a_line_a_new_one_begins(tmp_path: Path) -> None:
+    """Who was killed while writing spoils no run after it."""
+    path = tmp_path / "decisions.jsonl"
+    for decision in (LEFT, NONE):
+        with Jsonl(path=path).open(run_info()) as sink:
+            sink.write(decision)
+        path.write_bytes(path.read_bytes() + b'{"index": 1, "tim')
+    lines = [line for line in path.read_text().splitlines() if line != '{"index": 1, "tim']
+    assert [row.get("index") for row in map(json.loads, lines)] == [None, 1000, None, 1016]
+
+
 @pytest.mark.parametrize(
     "content", [b"PK\x03\x04 samples", b"{}\n", b'{"bundle": "toy"}\n', b"\n", b"[" * 100_000], ids=range(5)
 )
