@@ -188,11 +188,15 @@ def calibrate(
     cues: Annotated[bool, typer.Option("--cues", help="Say in the terminal what to do when.")] = False,
     trial_s: Annotated[
         float | None,
-        typer.Option(min=1.0, help="With --cues: seconds of a trial; default: 4, or what the bundle needs."),
+        typer.Option(
+            min=1.0, help="With --cues: seconds of a trial, at least what the bundle needs; default: 4."
+        ),
     ] = None,
     pause_s: Annotated[
         float | None,
-        typer.Option(min=1.0, help="With --cues: seconds between; default: 3, or what the bundle needs."),
+        typer.Option(
+            min=1.0, help="With --cues: seconds between, at least what the bundle needs; default: 3."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ from streamer.errors import ConfigError
 from streamer.sources.recording import Recording
 from streamer.types import Decision
 
-COLOURS = ("#9aa0a6", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a")
+COLOURS = ("#9aa0a6", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#8c564b")
 SHOWN = ("C3", "C4")
 LIFT_UV = 120.0  # between the drawn channels
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_files import write_edf
+from made_files import spoil, write_edf
 from numpy.typing import NDArray
 from toy_bundle import CHANNELS, CLASSES, HOP, KEEP, toy_graph, toy_manifest, weights, write_bundle
 from typer.testing import CliRunner
@@ -169,6 +169,15 @@ def test_other_settings_are_other_files(toy: Bundle, folder: Path, tmp_path: Pat
     other = bundle_at(tmp_path / "other", readout=settings)
     paths = {kept_as(tmp_path, *pair, "0" * 16) for pair in ((toy, task), (toy, renamed), (other, task))}
     assert len(paths) == 3
+
+
+def test_what_was_kept_and_damaged_is_told(toy: Bundle, folder: Path, tmp_path: Path) -> None:
+    """Whichever way its bits no longer unpack: which file it is, and that it may be deleted."""
+    played = evaluate(toy, folder, keep=tmp_path).played[0]
+    played.save(tmp_path / "one.npz")
+    spoil(tmp_path / "one.npz", "about.npy")
+    with pytest.raises(RecordingError, match=r"one\.npz is no played recording .* delete it"):
+        Played.load(tmp_path / "one.npz")
 
 
 @pytest.mark.parametrize("key", ["ch_names", "scale", "sfreq"])

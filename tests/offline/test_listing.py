@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_files import write_muse, write_openbci, write_rows
+from made_files import spoil, write_muse, write_openbci, write_rows
 from typer.testing import CliRunner
 
 from offline.cli import app
 from offline.data.fingerprint import fingerprint, fingerprint_of_file
 
 RUN = "A1/A1R1.npz"
-
-
-def spoil(path: Path, member: str) -> None:
-    """Flip bits of a compressed member, so that it cannot be unpacked."""
-    with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo(member).header_offset + 30 + len(member)
-    content = bytearray(path.read_bytes())
-    for place in range(start, len(content)):
-        spoiled = content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
-        path.write_bytes(spoiled)
-        try:
-            np.load(path)[member.removesuffix(".npy")]
-        except zlib.error:
-            return
-        except (OSError, ValueError, zipfile.BadZipFile):
-            continue
-    raise AssertionError(f"no bit of {member} matters")
 
 
 def listed(*words: str | Path) -> dict[str, Any]:
