@@ -136,6 +136,8 @@ class Labelled:
         How many of each class.
     left_out : int
         Trials without enough valid signal.
+    endless : int
+        Trials of which nobody says how long they lasted, where that is what is learned from.
     seconds : float
         From the first stamp of the log to the last one used; 0 without any.
     unknown : dict of str to int
@@ -147,6 +149,7 @@ class Labelled:
     left_out: int
     seconds: float
     unknown: dict[str, int] = field(default_factory=dict)
+    endless: int = 0
 
 
 def labelled(
@@ -196,7 +199,9 @@ def labelled(
     )
     trials = {name: counts[name] for name in wanted if counts[name]}
     unknown = Counter(marker.label for marker in markers if marker.label not in classes)
-    return Labelled(examples, trials, left_out, seconds, dict(unknown))
+    wanting = [marker for marker in markers if marker.label in wanted and marker.time <= before]
+    n_endless = 0 if answer.cued else sum(marker.duration <= 0 for marker in wanting)
+    return Labelled(examples, trials, left_out, seconds, dict(unknown), n_endless)
 
 
 def behind_rest(log: LatentLog, markers: Sequence[Marker], rest_s: float) -> list[Marker]:
@@ -213,13 +218,16 @@ def spans_of(
 ) -> list[tuple[Marker, float, float]]:
     """Return each marker with the stretch of its answer, s: none reaches past the next marker.
 
-    A trial that the signal ends in is left out where its answer has a set time.
+    A trial that the signal ends in is left out where its answer has a set time, and one of no known duration
+    where it has none: `engine.lasting` tells what can be known of them.
     """
     ordered = sorted(markers, key=lambda marker: marker.time)
     last = float(times[-1]) if len(times) else 0.0
     ends = [*(after.time for _, after in pairwise(ordered)), np.inf][: len(ordered)]
     spans = []
     for marker, following in zip(ordered, ends, strict=True):
+        if answer.at_s is None and marker.duration <= 0:
+            continue
         end = min(following, marker.time + marker.duration if marker.duration > 0 else np.inf)
         start = marker.time + answer.from_s
         stop = min(end, last) if answer.at_s is None else min(marker.time + answer.at_s, end)

@@ -87,7 +87,7 @@ def made_of(found: Labelled, name: str, rest_s: float = 0.0) -> MadeOf:
         seconds=round(found.seconds, 3),
         trials=found.trials,
         rest_s=rest_s,
-        left_out=found.left_out,
+        left_out=found.left_out + found.endless,
     )
 
 
@@ -201,6 +201,12 @@ def _remedy(found: Labelled, readout: Readout) -> str:
         said.append(
             f"{found.left_out} more were left out for bad signal (an electrode, a hole, the model's "
             "warm-up): see which channels `bcistream run` calls bad."
+        )
+    if found.endless:
+        said.append(
+            f"{found.endless} more were left out because nobody says how long they lasted: their markers "
+            f"have no duration, and none of {readout.idle} follows. Say it with --trial-s, or let whoever "
+            f"sends the markers send {readout.idle} where a trial ends."
         )
     if found.unknown:
         seen = ", ".join(f"{n} x {name}" for name, n in found.unknown.items())

@@ -13,6 +13,7 @@ from engine.answers import Labelled, LatentLog, answer_of, behind_rest, labelled
 from engine.bundle import Bundle
 from engine.config import RunConfig
 from engine.cues import Cues, Show, Step, plan
+from engine.lasting import lasting
 from engine.pipeline import Pipeline
 from engine.progress import Played, unseen
 from engine.session import CHANGED, LOST, Session, drive, interruptible
@@ -46,7 +47,10 @@ class Ask:
         The first so many seconds are rest, which the latents are centred on.
     cues : bool
         Give the cues ourselves.
-    trial_s, pause_s : float
+    trial_s : float or None
+        Of our own cues, s; longer where the bundle needs longer, `TRIAL_S` where None.  Of markers that do
+        not say it themselves; None: until the next one, where that can be their end.
+    pause_s : float
         Of our own cues, s; longer where the bundle needs longer.
     seed : int
         Of the order of our own cues.
@@ -57,7 +61,7 @@ class Ask:
     classes: tuple[str, ...] | None = None
     rest_s: float = 0.0
     cues: bool = False
-    trial_s: float = TRIAL_S
+    trial_s: float | None = None
     pause_s: float = PAUSE_S
     seed: int = 0
 
@@ -166,12 +170,13 @@ def silent(config: RunConfig) -> bool:
 
 def trials_of(bundle: Bundle, log: LatentLog, markers: Sequence[Marker], ask: Ask) -> Labelled:
     """Return the labelled trials heard so far, after the rest and within the time that was asked for."""
-    times = log.times
-    begin = float(times[0]) if len(times) else 0.0
+    times, readout = log.times, bundle.readout
+    begin, end = (float(times[0]), float(times[-1])) if len(times) else (0.0, 0.0)
+    known = lasting(markers, readout.classes, readout.idle, end, trial_s=ask.trial_s)
     return labelled(
         log,
-        behind_rest(log, markers, ask.rest_s),
-        bundle.readout.classes,
+        behind_rest(log, known, ask.rest_s),
+        readout.classes,
         answer_of(bundle.manifest.provenance),
         among=ask.classes,
         before=np.inf if ask.seconds is None or ask.cues else begin + ask.seconds,
@@ -185,7 +190,7 @@ def _steps(ask: Ask, bundle: Bundle) -> list[Step]:
     seconds = LIVE_S if ask.seconds is None else ask.seconds
     answer = answer_of(bundle.manifest.provenance)
     needed = answer.from_s + (answer.window_s if answer.at_s is None else answer.at_s) + SPARE_S
-    trial_s = max(ask.trial_s, needed)
+    trial_s = max(ask.trial_s or TRIAL_S, needed)
     pause_s = ask.pause_s if answer.cued else max(ask.pause_s, needed)  # pauses are trials of doing nothing
     trials = max(1, int(seconds / (trial_s + pause_s))) if ask.trials is None else ask.trials
     return plan(

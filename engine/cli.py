@@ -138,7 +138,7 @@ def replay(
     ] = "split",
     json: Json = False,
 ) -> None:
-    """Play a recording as an LSL stream, its events as a second one called NAME-markers."""
+    """Play a recording as an LSL stream, its events (points in time) as a second one called NAME-markers."""
     from engine.replay import replay as play
 
     out = Output(json)
@@ -189,7 +189,9 @@ def calibrate(
     trial_s: Annotated[
         float | None,
         typer.Option(
-            min=1.0, help="With --cues: seconds of a trial, at least what the bundle needs; default: 4."
+            min=0.1,
+            help="How long a trial lasts: where markers do not say it; with --cues at least what the bundle"
+            " needs, default 4.",
         ),
     ] = None,
     pause_s: Annotated[
@@ -203,7 +205,7 @@ def calibrate(
     """Refit the decoder's head to one person from labelled trials; kept only where it is better."""
     from engine.calibrate import calibrate as listen_and_refit
     from engine.calibrate import told
-    from engine.calibrate_stream import PAUSE_S, TRIAL_S, Ask
+    from engine.calibrate_stream import PAUSE_S, Ask
     from engine.calibration import check_place, write
     from engine.config import read
     from engine.progress import progress_bar
@@ -211,10 +213,10 @@ def calibrate(
 
     out = Output(json)
     names = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
-    ask = Ask(seconds, trials, names, rest, cues, trial_s or TRIAL_S, pause_s or PAUSE_S)
+    ask = Ask(seconds, trials, names, rest, cues, trial_s, pause_s or PAUSE_S)
     with out.errors():
-        if not cues and (trial_s or pause_s):
-            raise ConfigError("--trial-s and --pause-s go with --cues; markers have times of their own.")
+        if pause_s and not cues:
+            raise ConfigError("--pause-s goes with --cues: whoever sends markers makes the pauses.")
         check_place(output)
         settings = from_file(read(config), file, None if file is None else "max", holes=holes)
         with prompt(cues) as show, progress_bar("calibrate", not (json or cues)) as progress:

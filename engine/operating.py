@@ -23,7 +23,7 @@ from streamer.errors import ConfigError
 BESIDE_A_RATE = {"false_per_min", "max_invalid"}  # what a bound for a rate does not hang on
 TOLERANCE = 1e-9
 FEW = 10  # people; the rates of fewer say little about the next one
-INTERPOLATED = ("hits", "wrong", "median_s", "within")
+INTERPOLATED = ("hits", "wrong", "median_s", "within", "on")
 
 
 class OperatingPoint(Config):
@@ -44,6 +44,9 @@ class OperatingPoint(Config):
         On how many it was measured; None where that is not known.
     within : float or None
         Share of them whose own rate was not above ``false_per_min``.
+    on : float or None
+        Share of the time without a command for which a label was on, whenever it began, on average over them:
+        what a rate of beginnings does not tell.
     """
 
     false_per_min: PositiveFloat
@@ -53,6 +56,7 @@ class OperatingPoint(Config):
     median_s: float | None = None
     people: PositiveInt | None = None
     within: Share | None = None
+    on: Share | None = None
 
 
 class Override(Config):
@@ -224,10 +228,11 @@ def outlook(
     if point is None:
         return f"{by}; nobody has measured what to expect of it"
     late = "" if point.median_s is None else f" after {point.median_s:.1f} s"
+    on = "" if point.on is None else f", and one on for {100 * point.on:.2g} % of the time without a command"
     rate = f"{point.false_per_min:.2g}"
     return (
         f"{by}; at most {rate} false activation{'' if rate == '1' else 's'} a minute on average over people"
-        f"{_measured_on(point)}: expect about {100 * point.hits:.0f} % of the commands{late}, "
+        f"{_measured_on(point)}{on}: expect about {100 * point.hits:.0f} % of the commands{late}, "
         f"{100 * point.wrong:.0f} % taken for another{_doubt(point)}"
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.lasting import endless
 from offline.evaluate.answers import ATOM_S
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Live
@@ -29,6 +30,8 @@ class Tally:
         Whose each recording is.
     false : ndarray, shape (n_recordings, ...), float64
         Labels that began while none was asked for.
+    held : ndarray, shape (n_recordings, ...), float64
+        Minutes of that for which a label was on, whenever it began.
     minutes : ndarray, shape (n_recordings,), float64
         Of good signal while none was asked for, as `asked_for_nothing` says.
     delays : ndarray, shape (n_commands, ...), float64, s
@@ -39,14 +42,16 @@ class Tally:
 
     subjects: tuple[str, ...]
     false: Floats
+    held: Floats
     minutes: Floats
     delays: Floats
     right: NDArray[np.bool_]
 
     def __getitem__(self, place: int) -> Tally:
         """Return what one of the settings did, over the first of their axes."""
+        one = (slice(None), place)
         return Tally(
-            self.subjects, self.false[:, place], self.minutes, self.delays[:, place], self.right[:, place]
+            self.subjects, self.false[one], self.held[one], self.minutes, self.delays[one], self.right[one]
         )
 
     @classmethod
@@ -55,6 +60,7 @@ class Tally:
         return cls(
             tuple(name for one in each for name in one.subjects),
             np.concatenate([one.false for one in each]),
+            np.concatenate([one.held for one in each]),
             np.concatenate([one.minutes for one in each]),
             np.concatenate([one.delays for one in each]),
             np.concatenate([one.right for one in each]),
@@ -82,18 +88,17 @@ class Tally:
     @property
     def people(self) -> tuple[Floats, Floats]:
         """False labels, (n_people, ...), and minutes, (n_people,), of those who have any minutes."""
-        names, whose = np.unique(self.subjects, return_inverse=True)
-        false = np.zeros((len(names), *self.false.shape[1:]))
-        minutes = np.zeros(len(names))
-        np.add.at(false, whose, self.false)
-        np.add.at(minutes, whose, self.minutes)
-        return false[minutes > 0], minutes[minutes > 0]
+        return self._over_people(self.false)
 
     @property
     def rates(self) -> Floats:
         """Each person's false labels per minute; shape (n_people, ...)."""
-        false, minutes = self.people
-        return false / minutes.reshape(-1, *(1,) * (false.ndim - 1))
+        return _per_minute(*self.people)
+
+    @property
+    def on(self) -> Floats:
+        """Share of the time without a command for which a label was on, averaged over people; (...)."""
+        return _mean(_per_minute(*self._over_people(self.held)))
 
     @property
     def rate(self) -> Floats:
@@ -106,6 +111,18 @@ class Tally:
         That is an upper limit of `offline.rates.upper_limit`: it holds how people differ.
         """
         return upper_limit(*self.people, confidence)
+
+    def _over_people(self, each: Floats) -> tuple[Floats, Floats]:
+        """Return each person's sum over recordings, and minutes, of those who have any minutes."""
+        names, whose = np.unique(self.subjects, return_inverse=True)
+        total, minutes = np.zeros((len(names), *each.shape[1:])), np.zeros(len(names))
+        np.add.at(total, whose, each)
+        np.add.at(minutes, whose, self.minutes)
+        return total[minutes > 0], minutes[minutes > 0]
+
+
+def _per_minute(total: Floats, minutes: Floats) -> Floats:
+    return total / minutes.reshape(-1, *(1,) * (total.ndim - 1))
 
 
 def _mean(each: NDArray[Any]) -> Floats:
@@ -130,7 +147,7 @@ def tally(
         What counts.
     """
     begun = _beginnings(labels)
-    quiet = asked_for_nothing(played, idle, live)
+    quiet = asked_for_nothing(played, classes, idle, live)
     commands = [
         marker
         for marker in played.markers
@@ -146,20 +163,26 @@ def tally(
     return Tally(
         subjects=(played.subject,),
         false=np.asarray((begun[quiet] >= 0).sum(axis=0), dtype=np.float64)[None],
+        held=np.asarray((labels[quiet] >= 0).sum(axis=0), dtype=np.float64)[None] * played.hop_s / 60,
         minutes=np.array([float(quiet.sum()) * played.hop_s / 60]),
         delays=np.array(delays, dtype=np.float64).reshape(shape),
         right=np.array(right, dtype=bool).reshape(shape),
     )
 
 
-def asked_for_nothing(played: Played, idle: str | None, live: Live = LIVE) -> NDArray[np.bool_]:
+def asked_for_nothing(
+    played: Played, classes: Sequence[str], idle: str | None, live: Live = LIVE
+) -> NDArray[np.bool_]:
     """Return the good hops at which no command was asked for; shape (n_hops,).
 
     That is where a marker asks for idle, once that has been so for ``settle_s``, and where no marker asks for
     anything, ``clear_s`` and more away from each that asks for something else than idle.  A marker of
-    something that the model does not know asks for something.
+    something that the model does not know asks for something; of a command that does not say how long it
+    lasts, nobody knows what is asked for until the next marker.
     """
     marked, at_rest, near, asked = (np.zeros(len(played), dtype=bool) for _ in range(4))
+    for marker in endless(played.markers, classes, idle):
+        asked |= _under(played, replace(marker, duration=_next(played, marker) - marker.time), live.early_s)
     for marker in played.markers:
         marked |= _under(played, marker)
         if marker.label == idle:
@@ -168,6 +191,11 @@ def asked_for_nothing(played: Played, idle: str | None, live: Live = LIVE) -> ND
             near |= _under(played, marker, live.clear_s, live.clear_s)
             asked |= _under(played, marker, live.early_s)
     return played.valid & ~asked & (at_rest | ~(marked | near))
+
+
+def _next(played: Played, marker: Marker) -> float:
+    """Return when the marker after this one comes, or the recording ends, s."""
+    return min((one.time for one in played.markers if one.time > marker.time), default=played.duration_s)
 
 
 def _answers(played: Played, marker: Marker, idle: str | None, live: Live) -> NDArray[np.bool_]:

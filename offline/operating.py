@@ -95,7 +95,7 @@ def operating_points(counted: Tally, bounds: NDArray[np.float64]) -> tuple[Opera
     rates = falling(counted.limit(CONFIDENCE))
     least = _least(rates)
     hits, wrong, median_s = counted.hits, counted.wrong, counted.median_s
-    within = (counted.rates <= rates).mean(axis=0)
+    within, on = (counted.rates <= rates).mean(axis=0), counted.on
     return tuple(
         OperatingPoint(
             false_per_min=round(float(rates[i]), 4),
@@ -105,6 +105,7 @@ def operating_points(counted: Tally, bounds: NDArray[np.float64]) -> tuple[Opera
             median_s=None if math.isnan(median_s[i]) else round(float(median_s[i]), 3),
             people=len(counted.rates),
             within=round(float(within[i]), 4),
+            on=round(float(on[i]), 4),
         )
         for i in reversed(least)
     )

@@ -23,6 +23,7 @@ LIVE = (
     "nmcc",
     "hits",
     "false_activations_per_min",
+    "falsely_on",
     "median_time_to_decision_s",
     "hits_better_half",
     "false_better_half",

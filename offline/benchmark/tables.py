@@ -19,6 +19,7 @@ LIVE = {
     "hop_balanced_accuracy": "balanced accuracy of hops",
     "hits": "hits",
     "false_activations_per_min": "false activations/min",
+    "falsely_on": "share of idle time falsely on",
     "median_time_to_decision_s": "median time to decision (s)",
     "hits_better_half": "hits, better half of the people",
     "false_better_half": "their false activations/min",

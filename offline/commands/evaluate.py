@@ -64,6 +64,9 @@ def evaluate(
     ] = None,
     channels: Channels = None,
     labels: Labels = None,
+    trial_s: Annotated[
+        float | None, typer.Option(min=0.1, help="How long trials last whose markers do not say it, s.")
+    ] = None,
     calibrate_s: Annotated[
         float | None,
         typer.Option(min=1, help="Also refit each person's head on their first s, and score the rest."),
@@ -94,6 +97,7 @@ def evaluate(
             protocol=given(
                 from_s=from_s, at_s=at_s, answer=answer, window_s=window_s, smoothing_s=smoothing_s
             ),
+            trial_s=trial_s,
         )
         settings = _settings(calibrate_s, calibrate_trials, calibrate_rest)
         loaded = [load(bundle) for bundle in bundles]

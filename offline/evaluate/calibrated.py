@@ -20,14 +20,18 @@ from engine.calibrate import centred, fitted, made_of
 from engine.calibration import Calibration
 from engine.head import Head, source_head
 from engine.refit import Examples
+from offline.activations import Tally, tally
 from offline.evaluate.answers import answers
 from offline.evaluate.decide import decide
+from offline.evaluate.idle import live_row
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Trials, Windows
 from offline.evaluate.rest import no_rest
 from offline.heard import Heard, heard
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError
+
+LIVE = ("hits", "wrong_side", "false_activations_per_min", "falsely_on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def calibrated(
 
     def rest(one: Head | None) -> tuple[Played, ...]:
         return tuple(
-            _decided(bundle, recording.played(one, readout.temperature, cut, cued=cued))
+            _decided(bundle, recording.played(one, readout.temperature, cut, cued=cued), cut)
             for recording, cut in zip(recordings, start.cuts, strict=True)
             if cut < np.inf
         )
@@ -108,7 +112,9 @@ def calibrated(
 def row_of(one: Calibrated, bundle: Bundle, protocol: Trials | Windows) -> dict[str, Any]:
     """Return one person's row: both accuracies, balanced where windows are scored, and why which head.
 
-    Where nothing can be scored they are NaN, and ``because`` says why that is.
+    Where nothing can be scored they are NaN, and ``because`` says why that is.  ``live`` holds what the
+    labels did with either head, at the bundle's own decision settings, as `offline.evaluate.idle.live_row`
+    has it.
     """
     readout = bundle.readout
 
@@ -127,7 +133,19 @@ def row_of(one: Calibrated, bundle: Bundle, protocol: Trials | Windows) -> dict[
         "new_head": one.calibration is not None and one.calibration.weight is not None,
         "trials": sum(one.calibration.made_of.trials.values()) if one.calibration else 0,
         "because": _because(one, bool(np.isfinite(before))),
+        "live": {"zero_shot": _live(one.zero_shot, bundle, protocol)}
+        | {"refitted": _live(one.refitted, bundle, protocol)},
     }
+
+
+def _live(
+    played: Sequence[Played], bundle: Bundle, protocol: Trials | Windows
+) -> dict[str, float | None] | None:
+    readout = bundle.readout
+    if readout.idle is None or not played:
+        return None
+    counted = [tally(one, one.labels, readout.classes, readout.idle, protocol.live) for one in played]
+    return live_row(Tally.joined(counted))
 
 
 def _because(one: Calibrated, scored: bool) -> str:
@@ -137,7 +155,7 @@ def _because(one: Calibrated, scored: bool) -> str:
 
 
 def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the mean and the worst of the rows, and the rows."""
+    """Return the mean and the worst of the rows, and the rows; of ``live`` the mean of those who have any."""
     gains = np.array([row["gain_points"] for row in rows.values()], dtype=float)
     return {
         "zero_shot": _mean(rows, "zero_shot"),
@@ -147,6 +165,7 @@ def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "better": int((gains > 0).sum()),
         "worse": int((gains < 0).sum()),
         "new_heads": sum(bool(row["new_head"]) for row in rows.values()),
+        "live": {head: _live_mean(rows, head) for head in ("zero_shot", "refitted")},
         "per_subject": dict(rows),
     }
 
@@ -201,11 +220,18 @@ class _Start:
         )
 
 
-def _decided(bundle: Bundle, played: Played) -> Played:
-    """Return it with the labels that the bundle's decision stage puts out."""
+def _decided(bundle: Bundle, played: Played, since: float) -> Played:
+    """Return it with the labels that the bundle's decision stage puts out; only what is later counts."""
     readout, manifest = bundle.readout, bundle.manifest
     paced = replace(played, every_s=manifest.graph.hop / manifest.input.sfreq)
-    return replace(paced, labels=decide(paced, readout.decision, readout.classes, readout.idle))
+    labels = decide(paced, readout.decision, readout.classes, readout.idle)
+    return replace(paced, labels=labels, valid=paced.valid & (paced.times > since))
+
+
+def _live_mean(rows: Mapping[str, Mapping[str, Any]], head: str) -> dict[str, float | None]:
+    made = [row["live"][head] for row in rows.values() if row["live"][head]]
+    each = {key: [one[key] for one in made if one[key] is not None] for key in LIVE}
+    return {key: round(float(np.mean(some)), 4) if some else None for key, some in each.items()}
 
 
 def _mean(rows: Mapping[str, Mapping[str, Any]], key: str) -> float:

@@ -22,7 +22,7 @@ from streamer.components import Config
 from streamer.errors import RecordingError
 
 KEPT = "calibrated"  # sub-folder of an evaluation's folder
-FORMAT = 4  # of what is kept: another one is made again
+FORMAT = 5  # of what is kept: another one is made again
 
 
 class Settings(Config):

@@ -18,7 +18,7 @@ from offline.evaluate.protocol import Live
 if TYPE_CHECKING:
     from offline.activations import Tally
 
-__all__ = ["BOUNDS", "HOLE_HOPS", "decide", "idle_figures"]
+__all__ = ["BOUNDS", "HOLE_HOPS", "decide", "idle_figures", "live_row"]
 
 # Where the curve is drawn at, by what the decision stage calls its bound.
 BOUNDS = {
@@ -61,7 +61,8 @@ def idle_figures(
     dict
         ``hop_balanced_accuracy``: every valid hop's likeliest class against what was asked for at that
         moment, classes weighted alike.  ``nmcc``: over the same hops, of the labels as put out, none being
-        idle.  ``hits``, ``wrong_side``, ``false_activations_per_min`` (averaged over people),
+        idle.  ``hits``, ``wrong_side``, ``false_activations_per_min`` (beginnings, averaged over people),
+        ``falsely_on`` (the share of idle time for which a label was on, however long ago it began),
         ``median_time_to_decision_s`` and ``idle_minutes`` as `offline.activations` counts them; ``curve``
         repeats them with other bounds of the decision stage (it is empty where recordings were decided by
         different kinds, whose bounds do not compare), ``per_subject`` subject by subject.
@@ -76,11 +77,12 @@ def idle_figures(
     people = sorted({one.subject for one in played})
     return {
         **_hop_figures(played, classes, idle, settle_s),
-        **_row(Tally.joined(tallies)),
+        **live_row(Tally.joined(tallies)),
         **_better_half(tallies),
         "curve": _curve(played, classes, idle, each_of(decision, len(played)), bounds, live),
         "per_subject": {
-            name: _row(Tally.joined([one for one in tallies if one.subjects == (name,)])) for name in people
+            name: live_row(Tally.joined([one for one in tallies if one.subjects == (name,)]))
+            for name in people
         },
     }
 
@@ -130,7 +132,7 @@ def _curve(
     rows = []
     for i, bound in enumerate(bounds):
         then = [one[i] for one in each]
-        rows.append({key: bound, **_row(Tally.joined(then)), **_better_half(then)})
+        rows.append({key: bound, **live_row(Tally.joined(then)), **_better_half(then)})
     return rows
 
 
@@ -144,16 +146,18 @@ def _better_half(tallies: Sequence[Tally]) -> dict[str, float | None]:
         (one for one in each if len(one.right)), key=lambda one: (-float(one.hits), float(one.rate))
     )
     half = commanding[: -(-len(commanding) // 2)]
-    row = _row(Tally.joined(half)) if half else {}
+    row = live_row(Tally.joined(half)) if half else {}
     return {f"{short}_better_half": row.get(key) for short, key in _OF_HALF.items()}
 
 
-def _row(counted: Tally) -> dict[str, float | None]:
+def live_row(counted: Tally) -> dict[str, float | None]:
+    """Return the figures of what was counted; None is what cannot be said."""
     commands, minutes = len(counted.right), float(counted.minutes.sum())
     return {
         "hits": _known(counted.hits) if commands else None,
         "wrong_side": _known(counted.wrong) if commands else None,
         "false_activations_per_min": _known(counted.rate) if minutes else None,
+        "falsely_on": _known(counted.on) if minutes else None,
         "median_time_to_decision_s": _known(counted.median_s) if commands else None,
         "idle_minutes": round(minutes, 2),
     }

@@ -21,7 +21,7 @@ def draw_all(content: Document, folder: Path) -> list[Path]:
         "time_after_cue.png": (_over_time, [one for one in made if one["over_time"]]),
         "hits_false.png": (_hits_false, [one for one in made if one["idle"] and _drawable(one)]),
         "reliability.png": (_reliability, [one for one in made if one["reliability"]["hops"]]),
-        "coverage.png": (_coverage, made),
+        "coverage.png": (_coverage, [one for one in made if one["n"]]),
         "calibrated.png": (_calibrated, [one for one in made if one.get("calibrated")]),
     }
     return [_paint(folder / name, paint, some) for name, (paint, some) in pictures.items() if some]
@@ -129,7 +129,8 @@ def _reliability(figure: Any, made: Sequence[Document]) -> None:
         counts = " / ".join(str(sum(row["n"] for row in one["reliability"][what])) for one in made)
         axes.set_title(f"{counts} {what}", fontsize=10)
         axes.set(xlabel="confidence, mean of the bin", xlim=(max(0.0, low - 0.05), 1), ylim=(0, 1.02))
-        axes.legend(frameon=False, loc="lower right", fontsize=8)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, loc="lower right", fontsize=8)
     panels[0].set_ylabel("accuracy in the bin")
     figure.suptitle("Reliability; dotted: as confident as right; bars: one standard error", fontsize=10)
 

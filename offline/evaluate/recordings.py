@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError
 
 from engine.adapt import fit
 from engine.answers import told_task
 from engine.bundle import Bundle
 from engine.faults import faults
+from engine.lasting import endless, lasting
 from offline.data.people import people_in
 from offline.data.segments import chosen
 from offline.data.sources import Folder, Subject, select, subject_of
+from offline.evaluate.answers import ATOM_S
 from offline.evaluate.played import QUALITY
 from offline.evaluate.protocol import Trials, Windows, parse
 from offline.probe.tasks import Session
@@ -35,10 +37,13 @@ class Options(Config):
         Settings of `offline.data.sources.Folder`, without its path.
     protocol : dict
         Settings of `offline.evaluate.protocol`; with another ``kind`` than the bundle's they stand alone.
+    trial_s : float, optional
+        How long a marker asks for its class where it does not say it itself; None: as `engine.lasting`.
     """
 
     folder: dict[str, Any] = Field(default_factory=dict)
     protocol: dict[str, Any] = Field(default_factory=dict)
+    trial_s: PositiveFloat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,14 @@ class Task:
     stype : str
         Type of the channels that are looked at.
     protocol : Trials or Windows
+    trial_s : float or None
+        As in `Options`.
     """
 
     folder: Folder
     stype: str
     protocol: Trials | Windows
+    trial_s: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what a recording's decisions depend on, beside its samples and the bundle."""
@@ -80,6 +88,7 @@ def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) ->
         _folder(Path(path), own.get("folder", {}), options.folder),
         str(own.get("stype", bundle.manifest.input.stype)).upper(),
         protocol_of(bundle, options),
+        options.trial_s,
     )
     bundle.readout  # noqa: B018 - refuses a bundle without classes, in words
     return task
@@ -126,16 +135,21 @@ class Looked:
         It cannot; empty where it can.
     known : bool
         Whether that is that it had a part in the bundle's weights.
+    notes : tuple of str
+        What was taken for granted of its markers.
     """
 
     where: str
     session: Session | None
     why: str = ""
     known: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Iterator[Looked]:
     """Read one person's recordings in turn: those that the bundle can be asked about, and why others cannot.
+
+    Markers that do not say how long they last are given what can be known of it, as `engine.lasting` says.
 
     Parameters
     ----------
@@ -146,7 +160,7 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
     for name, read in openers(task, subject):
         where = f"{subject.name}/{name}"
         try:
-            session = read()
+            session, notes = _lasting(read(), readout.classes, readout.idle, task.trial_s)
         except (RecordingError, StreamMismatch) as error:
             yield Looked(where, None, str(error))
             continue
@@ -158,7 +172,33 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
             yield Looked(where, None, why)
         else:
             held[session.fingerprint] = name
-            yield Looked(where, session)
+            yield Looked(where, session, notes=notes)
+
+
+def _lasting(
+    session: Session, classes: Sequence[str], idle: str | None, trial_s: float | None
+) -> tuple[Session, tuple[str, ...]]:
+    """Return the recording with what can be known of how long its markers last, and what to tell of it."""
+    recording = session.recording
+    end_s = float(recording.times[-1]) + 1 / recording.info.sfreq
+    markers = lasting(recording.markers, classes, idle, end_s, trial_s=trial_s)
+    points = {one.label for one in recording.markers if one.duration <= 0 and one.label in classes}
+    notes = []
+    if points and trial_s is None:
+        notes.append(
+            f"markers of {_listed(classes, points)} do not say how long they last: each was taken to last "
+            f"until the next{f', if that is of {idle}' if idle else ''}; --trial-s says otherwise"
+        )
+    if open_ended := {one.label for one in endless(markers, classes, idle)}:
+        notes.append(
+            f"nobody says when some of {_listed(classes, open_ended)} were over, as no {idle} follows: they "
+            "count neither as windows nor as commands, and what follows not as idle; say it with --trial-s"
+        )
+    return replace(session, recording=replace(recording, markers=tuple(markers))), tuple(notes)
+
+
+def _listed(classes: Sequence[str], some: Set[str]) -> str:
+    return ", ".join(name for name in classes if name in some)
 
 
 def _misfit(bundle: Bundle, session: Session) -> str:
@@ -236,5 +276,16 @@ def fits_protocol(session: Session, classes: Sequence[str], idle: str | None, ta
             found = f"; its markers are {names}, and `--labels OLD={asked[0]}` renames one"
         return f"has no marker {' or '.join(asked)}{found}"
     kind = dict(session.recording.meta.get("file", {})).get("task")
-    # Executed movements are marked by the same words as imagined ones.
-    return "is of task 'execution', not imagery" if kind == "execution" else ""
+    if kind == "execution":  # such movements are marked by the same words as imagined ones
+        return "is of task 'execution', not imagery"
+    return _too_short(session, asked, task.protocol) if isinstance(task.protocol, Windows) else ""
+
+
+def _too_short(session: Session, asked: Sequence[str], protocol: Windows) -> str:
+    """Say that no marker lasts for a window, or nothing."""
+    longest = max(marker.duration for marker in session.recording.markers if marker.label in asked)
+    needed = protocol.from_s + protocol.window_s
+    if longest >= needed - ATOM_S:
+        return ""
+    lasts = f"lasts longer than {longest:g} s" if longest else "says how long it lasts (see --trial-s)"
+    return f"no marker of {', '.join(asked)} {lasts}, and a window needs {needed:g} s"

@@ -15,13 +15,16 @@ JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 Document = dict[str, Any]
 CALIBRATED = (
     "Accuracy of cues, balanced accuracy of windows, on the rest of each person's recordings: with the "
-    "bundle's own head, and with the one that calibrating put in its place, where it did."
+    "bundle's own head, and with the one that calibrating put in its place, where it did. What the labels "
+    "did is told of both, at the bundle's own decision settings."
 )
 LIMITS = (
     "ITR is Wolpaw's, from the accuracy and the time from cue to answer alone: it supposes equally likely "
     "classes, evenly spread errors and no pause between answers, so it compares decoders and promises no "
     "speed. nMCC is (MCC + 1) / 2 of the labels as put out, over hops, no label being idle; 0.5 is what "
-    "saying the same all the time gives. ECE is over 15 bins of equally many; few answers alone give some. "
+    "saying the same all the time gives. False/min counts labels that begin while none is asked for; falsely "
+    "on is the share of that time for which one was on, whenever it began. ECE is over 15 bins of equally "
+    "many; few answers alone give some. "
     "Coverage: the least confident answers are rejected first."
 )
 PAIRED = (
@@ -110,10 +113,18 @@ def calibrated(found: Document) -> list[Document]:
     """Return a row per subject, zero-shot and refitted, and the mean at the end."""
     kept = ("zero_shot", "refitted", "gain_points", "trials", "new_head")
     rows = [
-        {"subject": name, **{key: row[key] for key in kept}} for name, row in found["per_subject"].items()
+        {"subject": name, **{key: row[key] for key in kept}, **_both(row["live"])}
+        for name, row in found["per_subject"].items()
     ]
-    mean = {key: found[key] for key in kept[:3]}
-    return [*rows, {"subject": "mean", **mean, "trials": None, "new_head": found["new_heads"]}]
+    mean = {key: found[key] for key in kept[:3]} | {"trials": None, "new_head": found["new_heads"]}
+    return [*rows, {"subject": "mean", **mean, **_both(found["live"])}]
+
+
+def _both(live: Document) -> Document:
+    """Return what either head's labels did, "before / refitted"."""
+    keys = {"hits": "hits", "false/min": "false_activations_per_min", "falsely on": "falsely_on"}
+    heads = [live[head] or {} for head in ("zero_shot", "refitted")]
+    return {title: " / ".join(_cell(one.get(key)) for one in heads) for title, key in keys.items()}
 
 
 def over_time(made: Sequence[Document]) -> list[Document]:
@@ -150,6 +161,7 @@ def _live(idle: Document | None) -> Document:
         "hits": "hits",
         "wrong": "wrong_side",
         "false/min": "false_activations_per_min",
+        "falsely on": "falsely_on",
         "time to decide, s": "median_time_to_decision_s",
         "nMCC": "nmcc",
         "hits, better half": "hits_better_half",

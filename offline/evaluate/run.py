@@ -46,6 +46,8 @@ class Evaluation:
         Recordings that could not be scored, and why.
     known : set of str
         People of whom a recording was excluded.
+    told : set of str
+        What was taken for granted of the recordings.
     seconds : float
         What it took.
     """
@@ -57,6 +59,7 @@ class Evaluation:
     excluded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
     def scores(self) -> Scores:
@@ -72,8 +75,9 @@ class Evaluation:
         )
 
     def notes(self) -> list[str]:
-        """Return what speaks against the figures: people who may have been learned from in another form."""
-        return told(namesakes(self.bundle, {one.subject for one in self.played}, self.known))
+        """Return what speaks against the figures: who may have been learned from, and what was assumed."""
+        people = {one.subject for one in self.played}
+        return [*told(namesakes(self.bundle, people, self.known)), *sorted(self.told)]
 
 
 def evaluate_all(
@@ -167,6 +171,7 @@ def _add(one: Evaluation, looked: Looked, backend: Backend, keep: Path | None, p
     else:
         try:
             one.played.append(_played(one, looked.session, backend, keep, playing))
+            one.told.update(looked.notes)
         except (RecordingError, StreamMismatch) as error:
             one.skipped[looked.where] = str(error)
 

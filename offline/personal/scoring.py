@@ -23,7 +23,7 @@ from offline.personal.person import Person, read_person
 from offline.train.validate import as_played, stepped
 from streamer.errors import ConfigError, RecordingError, StreamMismatch
 
-LIVE = ("hits", "wrong_side", "false_activations_per_min", "median_time_to_decision_s")
+LIVE = ("hits", "wrong_side", "false_activations_per_min", "falsely_on", "median_time_to_decision_s")
 SLACK_S = 1e-3  # what a cue's stamp may be off by from the sample it falls on
 Progress = Callable[[str, int, int], None]
 

@@ -15,8 +15,13 @@ from toy_bundle import CHANNELS
 from toy_head import write_headed
 from typer.testing import CliRunner
 
+from engine.answers import Labelled
+from engine.bundle import load
+from engine.calibrate import fitted, made_of
 from engine.calibration import Calibration, MadeOf, Tied, check_place, read, write
 from engine.cli import app
+from engine.head import source_head
+from engine.refit import Examples
 from streamer.errors import ConfigError
 
 SFREQ = 160.0
@@ -109,11 +114,10 @@ def test_a_disk_that_fails_later_is_told_by_the_user_s_path(tmp_path: Path) -> N
     assert ".part" not in str(error.value)
 
 
-@pytest.mark.parametrize("option", ["--trial-s", "--pause-s"])
-def test_options_of_cues_want_cues(nobody: Path, tmp_path: Path, option: str) -> None:
-    """Without --cues they would be ignored, so they are refused."""
-    message = refused("calibrate", nobody, option, 4, "-o", tmp_path / "me.json")
-    assert "--trial-s and --pause-s go with --cues" in message
+def test_options_of_cues_want_cues(nobody: Path, tmp_path: Path) -> None:
+    """Without --cues pauses would be ignored, so they are refused."""
+    message = refused("calibrate", nobody, "--pause-s", 4, "-o", tmp_path / "me.json")
+    assert "--pause-s goes with --cues" in message
 
 
 def recorded(tmp_path: Path, names: dict[str, str], *, dead: bool = False, **source: Any) -> Path:
@@ -154,3 +158,14 @@ def test_trials_of_bad_signal_are_told(tmp_path: Path) -> None:
     assert "7 more were left out" in message
     assert "bad signal" in message
     assert "names of the events" not in message
+
+
+def test_trials_without_an_end_are_told(tmp_path: Path) -> None:
+    """How many, and the two things that help; where enough others came they count as left out."""
+    bundle = load(write_headed(tmp_path / "bundle"))
+    none = Examples(np.empty((0, 3)), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    found = Labelled(none, {}, 1, 0.0, endless=4)
+    made = made_of(found, "me")
+    assert made.left_out == 5
+    with pytest.raises(ConfigError, match=r"4 more .* nobody says how long .* --trial-s, .* send rest where"):
+        fitted(bundle, source_head(bundle), found, made)

@@ -137,6 +137,14 @@ def test_the_outlook_is_a_sentence() -> None:
     assert outlook(plain, (), plain).startswith("by threshold 0.75;")
 
 
+def test_the_outlook_tells_what_a_rate_of_beginnings_does_not() -> None:
+    """For which share of the time without a command one was on, between the points, where all say it."""
+    held = [point.model_copy(update={"on": on}) for point, on in zip(POINTS, (0.0, 0.1, 0.3), strict=True)]
+    assert "one on for 10 % of the time without a command" in outlook(OWN, held, OWN)
+    assert "one on for 20 % of the time without a command" in outlook(OWN, held, OWN.at(2.0))
+    assert "without a command" not in outlook(OWN, POINTS, OWN)
+
+
 def test_what_the_bundles_head_did_is_no_promise_of_another() -> None:
     """Rates were measured with the bundle's own head: with another they are no promise."""
     said = outlook(OWN, POINTS, OWN, personal=True)

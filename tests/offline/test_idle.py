@@ -48,6 +48,30 @@ def test_a_label_that_goes_on_is_counted_once() -> None:
     assert figures({(5.0, 10.0): "left_fist"})["false_activations_per_min"] == 0
 
 
+def test_a_label_that_stays_on_through_rest_is_told_by_its_time() -> None:
+    """Held for half of the rest it began once or never; the share of the time it was on says what it did."""
+    resting = [Marker(0.0, "left_fist", 4.0), Marker(4.0, "rest", 8.5)]
+    held = made(resting, {(1.0, 8.5): "left_fist"}, duration_s=12.5)
+    found = idle_figures([held], CLASSES, "rest", SETTINGS)
+    assert found["false_activations_per_min"] == 0
+    assert found["falsely_on"] == pytest.approx(0.5)
+    off = idle_figures([made(resting, {(1.0, 4.0): "left_fist"}, duration_s=12.5)], CLASSES, "rest", SETTINGS)
+    assert off["falsely_on"] == 0
+    people = [replace(held, subject="S1"), replace(held, subject="S2", labels=np.full(len(held), -1))]
+    assert idle_figures(people, CLASSES, "rest", SETTINGS)["falsely_on"] == pytest.approx(0.25)
+
+
+def test_behind_a_command_of_unknown_length_nothing_is_idle() -> None:
+    """Nobody knows when it was over: a label there is no answer, and not false either."""
+    points = [Marker(2.0, "left_fist"), Marker(8.0, "right_fist", 2.0), Marker(10.0, "rest", 5.5)]
+    one = made(points, {(3.0, 4.0): "left_fist", (5.0, 6.0): "right_fist"}, duration_s=15.5)
+    quiet = one.times[asked_for_nothing(one, CLASSES, "rest")]
+    assert quiet.min() == pytest.approx(0.1)
+    assert not ((quiet > 2.0) & (quiet < 10.5)).any()
+    found = idle_figures([one], CLASSES, "rest", SETTINGS)
+    assert (found["hits"], found["false_activations_per_min"]) == (0.0, 0.0)
+
+
 def test_the_curve_repeats_the_decision_stage() -> None:
     """At the bundle's own threshold the curve gives the published figures; beyond any probability, none."""
     found = figures({(5.0, 7.0): "left_fist", (9.0, 10.0): "right_fist"})
@@ -198,5 +222,5 @@ def test_bad_signal_is_no_time_without_a_false_activation() -> None:
         idle_figures([one], CLASSES, "rest", SETTINGS)["false_activations_per_min"] for one in (good, half)
     ]
     assert rates == [pytest.approx(6, abs=1e-3), pytest.approx(12, abs=1e-3)]
-    none = asked_for_nothing(replace(good, valid=np.zeros(len(good), dtype=bool)), "rest")
+    none = asked_for_nothing(replace(good, valid=np.zeros(len(good), dtype=bool)), CLASSES, "rest")
     assert not none.any()

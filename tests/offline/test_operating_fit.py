@@ -179,6 +179,7 @@ def test_the_independent_time_is_that_of_the_noise() -> None:
 
 
 TIMES = (np.arange(100) + 1) * 0.1
+NAMES = ("rest", "left")
 MARKERS = (Marker(0.0, "rest", 2.0), Marker(2.0, "left", 2.0), Marker(4.0, "feet", 2.0))
 
 
@@ -190,7 +191,7 @@ def silent(*markers: Marker) -> Played:
 
 def quiet_s(live: Live, *markers: Marker) -> set[float]:
     """When nothing is asked for."""
-    return set(TIMES[asked_for_nothing(silent(*markers), "rest", live)].round(1).tolist())
+    return set(TIMES[asked_for_nothing(silent(*markers), NAMES, "rest", live)].round(1).tolist())
 
 
 def ticks(first: float, last: float) -> set[float]:
@@ -239,7 +240,9 @@ def test_few_minutes_and_few_people_promise_little() -> None:
     assert np.array_equal(falling(np.array([3.0, 1.0, 2.0, 0.5])), [3.0, 2.0, 2.0, 0.5])
     labels = np.full((len(PLAYED[0]), 1), -1)
     point = operating_points(tally(PLAYED[0], labels, CLASSES, "rest"), np.array([1.0]))[0]
-    assert (point.hits, point.median_s, point.people, point.within) == (0, None, 1, 1)
+    assert (point.hits, point.median_s, point.people, point.within, point.on) == (0, None, 1, 1, 0)
+    held = operating_points(tally(PLAYED[0], labels + 2, CLASSES, "rest"), np.array([1.0]))[0]
+    assert held.on == 1
 
 
 def test_of_people_who_do_not_differ_the_limit_is_that_of_a_poisson_count() -> None:

@@ -1,0 +1,50 @@
+"""How long what a marker asks for lasts: markers of LSL and XDF are points, and do not say it themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+
+from streamer.types import Marker
+
+
+def lasting(
+    markers: Iterable[Marker],
+    classes: Sequence[str],
+    idle: str | None,
+    until: float,
+    *,
+    trial_s: float | None = None,
+) -> list[Marker]:
+    """Return the markers in time order, those of a class with the duration that the others tell.
+
+    A point that asks for a class ends at the next marker at the latest.  That is its end where the next one
+    is of idle, and that of a marker of idle itself; where no class is idle, each is one state after another.
+    What is followed by another command, or by a word of no class, may have been over long before, behind it
+    a pause that nobody marked: its duration stays 0.
+
+    Parameters
+    ----------
+    until : float
+        Where the signal ends, s.
+    trial_s : float, optional
+        What lasts so long where it does not say it itself: every point of a class.
+    """
+    ordered = sorted(markers, key=lambda marker: marker.time)
+    made = []
+    for marker, following in zip_longest(ordered, ordered[1:]):
+        end = until if following is None else following.time
+        if marker.duration > 0 or marker.label not in classes or end <= marker.time:
+            made.append(marker)
+        elif trial_s is not None:
+            made.append(replace(marker, duration=min(trial_s, end - marker.time)))
+        else:
+            known = idle in (None, marker.label, following and following.label)
+            made.append(replace(marker, duration=end - marker.time) if known else marker)
+    return made
+
+
+def endless(markers: Iterable[Marker], classes: Sequence[str], idle: str | None) -> list[Marker]:
+    """Return the commands of which nobody knows how long they last."""
+    return [one for one in markers if one.label in classes and one.label != idle and one.duration <= 0]

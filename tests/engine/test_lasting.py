@@ -1,0 +1,97 @@
+"""How long a marker lasts that does not say it itself, and what is learned from it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from engine.answers import LatentLog
+from engine.calibrate_stream import Ask, trials_of
+from engine.lasting import endless, lasting
+from streamer.types import Decision, Marker
+
+CLASSES = ("rest", "fist", "open")
+HOP_S = 0.1
+PROTOCOL = {"kind": "windows", "from_s": 0.3, "window_s": 0.5}
+
+
+def durations(markers: list[Marker], idle: str | None = "rest", trial_s: float | None = None) -> list[float]:
+    return [round(one.duration, 6) for one in lasting(markers, CLASSES, idle, 20.0, trial_s=trial_s)]
+
+
+def test_the_next_marker_ends_a_trial_only_where_it_says_that_it_is_over() -> None:
+    """Idle ends a command; another one does not, nor a word that may be one, nor nothing at all."""
+    said = [Marker(1.0, "fist"), Marker(3.0, "rest"), Marker(6.0, "open"), Marker(8.0, "rest")]
+    assert durations(said) == [2.0, 3.0, 2.0, 12.0]
+    assert durations([Marker(1.0, "fist"), Marker(3.0, "palm"), Marker(6.0, "rest")]) == [0.0, 0.0, 14.0]
+    assert durations([Marker(1.0, "fist"), Marker(5.0, "open"), Marker(9.0, "rest")]) == [0.0, 4.0, 11.0]
+    assert durations([Marker(1.0, "fist"), Marker(5.0, "fist")]) == [0.0, 0.0]
+
+
+def test_what_says_how_long_it_lasts_is_left_alone() -> None:
+    """Whatever follows, and whatever length is said of the others."""
+    said = [Marker(1.0, "fist", 1.5), Marker(5.0, "open"), Marker(6.0, "rest", 0.5)]
+    assert durations(said) == [1.5, 1.0, 0.5]
+    assert durations(said, trial_s=0.7) == [1.5, 0.7, 0.5]
+
+
+def test_a_length_that_is_said_reaches_no_further_than_the_next_marker() -> None:
+    """Of classes alone: other words stay points."""
+    said = [Marker(1.0, "fist"), Marker(2.0, "open"), Marker(9.0, "beep")]
+    assert durations(said, trial_s=3.0) == [1.0, 3.0, 0.0]
+
+
+def test_without_idle_each_class_is_one_state_after_another() -> None:
+    """Stages of sleep follow each other; the last one lasts to the end of the signal."""
+    assert durations([Marker(0.0, "fist"), Marker(4.0, "open")], idle=None) == [4.0, 16.0]
+
+
+def test_markers_at_one_time_do_not_end_each_other() -> None:
+    """A program that sends two words at once says nothing of an end."""
+    assert durations([Marker(1.0, "fist"), Marker(1.0, "beep"), Marker(2.0, "rest")]) == [0.0, 0.0, 18.0]
+
+
+def test_the_order_in_which_markers_come_does_not_matter() -> None:
+    """LSL delivers late ones late."""
+    said = [Marker(1.0, "fist"), Marker(3.0, "rest"), Marker(6.0, "open"), Marker(8.0, "rest")]
+    assert lasting(said[::-1], CLASSES, "rest", 20.0) == lasting(said, CLASSES, "rest", 20.0)
+
+
+def test_only_commands_without_an_end_are_endless() -> None:
+    said = [Marker(1.0, "fist"), Marker(2.0, "open", 1.0), Marker(3.0, "rest"), Marker(4.0, "beep")]
+    assert endless(said, CLASSES, "rest") == [said[0]]
+
+
+def heard(markers: list[Marker], trial_s: float | None = None) -> Any:
+    """Return the trials of a log whose one latent is the time."""
+    log = LatentLog("latent")
+    for k in range(1, 201):
+        log.observe(None, {"latent": np.array([[k * HOP_S]], dtype=np.float32)})  # type: ignore[arg-type]
+        log.write(Decision(k, k * HOP_S, (1.0,), None, 1.0, True))
+    bundle: Any = SimpleNamespace(
+        readout=SimpleNamespace(classes=CLASSES, idle="rest"),
+        manifest=SimpleNamespace(provenance={"task": {"classes": CLASSES, "protocol": PROTOCOL}}),
+    )
+    return trials_of(bundle, log, markers, Ask(trial_s=trial_s))
+
+
+def test_a_pause_that_nobody_marked_is_not_learned_as_the_gesture_before_it() -> None:
+    """Two gestures of a second with pauses of two: none is learned from, unless somebody says how long."""
+    points = [Marker(1.0 + 3.0 * k, ("fist", "open")[k % 2]) for k in range(4)]
+    unsaid = heard(points)
+    assert (unsaid.trials, unsaid.endless, len(unsaid.examples)) == ({}, 4, 0)
+    said = heard(points, trial_s=1.0)
+    assert (said.trials, said.endless) == ({"fist": 2, "open": 2}, 0)
+    since = said.examples.latents.ravel() - np.repeat([1.0, 4.0, 7.0, 10.0], 1)
+    assert (since > 0.3).all()
+    assert (since <= 1.0).all()
+
+
+def test_points_with_marked_ends_teach_what_durations_teach() -> None:
+    """A marker of rest where the gesture ends is as good as its duration."""
+    lasting_ones = [Marker(1.0, "fist", 2.0), Marker(3.0, "rest", 3.0), Marker(6.0, "open", 2.0)]
+    points = [Marker(1.0, "fist"), Marker(3.0, "rest"), Marker(6.0, "open"), Marker(8.0, "rest")]
+    whole = [*lasting_ones, Marker(8.0, "rest", 12.0)]
+    np.testing.assert_array_equal(heard(points).examples.latents, heard(whole).examples.latents)
