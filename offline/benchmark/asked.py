@@ -7,7 +7,6 @@ import numpy as np
 from offline.benchmark.hops import Hops
 from offline.benchmark.recipe import Task
 from offline.evaluate.protocol import Trials, Windows
-from offline.probe.recipe import Task as ProbeTask
 from offline.probe.tasks import Index, Session, Span, spans_of
 from streamer.types import Marker
 
@@ -47,19 +46,7 @@ def _trials(session: Session, task: Task) -> list[Span]:
 def _windows(session: Session, task: Task) -> list[Span]:
     protocol = task.protocol
     assert isinstance(protocol, Windows)
-    everybody = (session.subject,)
-    windows = ProbeTask(
-        folder=task.folder,
-        classes=task.classes,
-        stype=task.stype,
-        ch_names=task.ch_names,
-        train=everybody,
-        test=everybody,
-        from_s=protocol.from_s,
-        window_s=protocol.window_s,
-        sfreq=session.recording.info.sfreq,
-    )
-    return spans_of(session.recording, windows)
+    return spans_of(session.recording, task.classes, protocol.from_s, protocol.window_s)
 
 
 def _lasts(marker: Marker, at_s: float) -> bool:

@@ -69,7 +69,7 @@ def benchmark(
         the same samples are learned from and tested; or ``report_only``, and there is nothing to report.
     """
     wanted = _chosen(recipe, only)
-    recordings = Recordings(recipe.task.folder, recipe.task.stype)
+    recordings = Recordings(recipe.task.origin, recipe.task.stype)
     folds = folds_of(recipe, recordings.names, recordings.where)
     bench = Bench(recipe, recordings, Memo(REMEMBERED))
     _read(bench, folds, progress)

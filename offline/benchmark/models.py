@@ -18,7 +18,7 @@ from offline.benchmark.cells import Answered
 from offline.benchmark.classical import asked_after_rest, train_decoder
 from offline.benchmark.memo import Memo
 from offline.benchmark.people import Fold, Recordings
-from offline.benchmark.recipe import Calibrate, Classical, Finetuned, Recipe, Trained
+from offline.benchmark.recipe import Calibrate, Classical, Finetuned, Recipe, Task, Trained
 from offline.evaluate.played import Played, play
 from offline.probe.recipe import digest
 from offline.probe.tasks import Session
@@ -52,7 +52,7 @@ def identity(model: Trained | Finetuned | Classical, bench: Bench, fold: Fold, s
     task = bench.recipe.task
     told: dict[str, Any] = {
         "model": model.model_dump(mode="json", exclude=SHOWN, by_alias=True),
-        "task": task.model_dump(mode="json", exclude={"folder": {"path"}, "protocol": True}),
+        "task": _told(task),
         "seed": seed,
         "format": FORMAT,
         "bcistream": versions()["bcistream"],
@@ -226,6 +226,12 @@ def _refuse_known(name: str, bundle: Bundle, bench: Bench, fold: Fold, sides: Se
 
 def _prints(bench: Bench, people: Sequence[str]) -> dict[str, list[str]]:
     return {name: list(bench.recordings.contents(name)) for name in people}
+
+
+def _told(task: Task) -> dict[str, Any]:
+    """Return what of the task decides answers; cells of before there was `moabb` have no such key."""
+    told = task.model_dump(mode="json", exclude={"folder": {"path"}, "protocol": True})
+    return {key: value for key, value in told.items() if key != "moabb" or value is not None}
 
 
 def _weights(model: Finetuned) -> str:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from offline.benchmark.recipe import Recipe
 from offline.crossval.folds import deal
 from offline.data.fingerprint import asked_of
-from offline.data.sources import Folder, find, select
-from offline.probe.tasks import Session, read_sessions
+from offline.data.sources import Folder, Moabb, find, select
+from offline.probe.tasks import Session, sessions_of
 from streamer.errors import ConfigError
 
 DEALT = 0  # how people fall into folds is part of a task, like its classes: it hangs on no seed of a model
@@ -31,18 +31,22 @@ KEPT_BYTES = 3_000_000_000  # of recordings in memory; what comes after is read 
 
 
 class Recordings:
-    """The recordings of a folder by person, read when they are asked for.
+    """The recordings of a folder, or of a data set of MOABB, by person, read when they are asked for.
 
     Attributes
     ----------
     names : tuple of str
-        Everybody in the folder, sorted.
+        Everybody there, sorted.
+    where : str
+        The folder's path or the data set's name.
     """
 
-    def __init__(self, folder: Folder, stype: str) -> None:
-        self.names = tuple(subject.name for subject in find([folder], []))
-        self.where = str(folder.path)
-        self._folder, self._stype = folder, stype
+    def __init__(self, origin: Folder | Moabb, stype: str) -> None:
+        people = find([origin], []) if isinstance(origin, Folder) else find([], [origin])
+        self._people = {one.name: one for one in people}
+        self.names = tuple(self._people)
+        self.where = origin.where
+        self._stype = stype
         self._kept: dict[str, list[Session]] = {}
         self._bytes = 0
         self._fingerprints: dict[str, tuple[str, ...]] = {}
@@ -53,7 +57,7 @@ class Recordings:
         """Read a person's recordings, channels of the task's type only."""
         if name in self._kept:
             return self._kept[name]
-        sessions = read_sessions(self._folder, [name], self._stype, holes=True)
+        sessions = sessions_of([self._people[name]], self._stype, holes=True)
         self._fingerprints[name] = tuple(one.fingerprint for one in sessions)
         self._named[name] = {one.fingerprint: one.name for one in sessions}
         self._contents[name] = tuple(asked_of(one.recording) for one in sessions)

@@ -12,7 +12,7 @@ from engine.decision import AnyDecision, DecisionConfig
 from engine.manifest import AnyStep
 from offline import yaml_file
 from offline.benchmark.readers import Reader
-from offline.data.sources import Folder
+from offline.data.sources import Folder, Moabb
 from offline.evaluate.protocol import Protocol
 from streamer.components import Config
 from streamer.dsp import StepConfig
@@ -32,8 +32,8 @@ class Task(Config):
 
     Attributes
     ----------
-    folder : block
-        Recordings with markers; see `offline.data.sources.Folder`.
+    folder, moabb : block
+        Where the recordings are, one of the two; see `offline.data.sources`.
     classes : tuple of str
         Labels of markers, in the order of the probabilities.
     idle : str or None
@@ -44,12 +44,26 @@ class Task(Config):
         Which answers are scored; see `offline.evaluate.protocol`.
     """
 
-    folder: Folder
+    folder: Folder | None = None
+    moabb: Moabb | None = None
     classes: Annotated[tuple[Name, ...], Field(min_length=2)]
     idle: Name | None = None
     stype: Literal["EEG", "EMG"] = "EEG"
     ch_names: Names
     protocol: Protocol
+
+    @property
+    def origin(self) -> Folder | Moabb:
+        """Where the recordings are."""
+        origin = self.folder or self.moabb
+        assert origin is not None, "the task has either"
+        return origin
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if (self.folder is None) == (self.moabb is None):
+            raise ValueError("give folder or moabb: where the recordings are")
+        return self
 
 
 class Split(Config):

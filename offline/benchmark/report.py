@@ -37,7 +37,7 @@ def document(recipe: Recipe, folds: Sequence[Fold], cells: Sequence[Cell]) -> di
     task = recipe.task
     return {
         "task": {
-            "folder": task.folder.path.name,
+            "folder": Path(task.origin.where).name,
             "classes": list(task.classes),
             "idle": task.idle,
             "protocol": task.protocol.told(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
@@ -69,6 +70,11 @@ class Folder(Config):
     channels: dict[str, str] = Field(default_factory=dict)
     labels: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """What it is called in messages."""
+        return str(self.path)
+
     @field_validator("subject")
     @classmethod
     def _is_a_pattern(cls, subject: str | None) -> str | None:
@@ -93,6 +99,11 @@ class Moabb(Config):
     dataset: str
     include: tuple[int, ...] | None = None
     exclude: tuple[int, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """What it is called in messages."""
+        return f"MOABB's {self.dataset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +157,9 @@ def find(folders: Sequence[Folder], moabb: Sequence[Moabb]) -> list[Subject]:
     found: dict[str, Subject] = {}
     for subject in [*(s for f in folders for s in _in_folder(f)), *(s for m in moabb for s in _in_moabb(m))]:
         if subject.name in found:
+            places = f"{found[subject.name].origin.where} and in {subject.origin.where}"
             raise ConfigError(
-                f"Subject {subject.name!r} is in {_place(found[subject.name])} and in {_place(subject)}: "
-                "give one of the folders a `prefix:`."
+                f"Subject {subject.name!r} is in {places}: give one of the folders a `prefix:`."
             )
         found[subject.name] = subject
     return [found[name] for name in sorted(found)]
@@ -252,15 +263,35 @@ def _dataset(name: str) -> Any:
 
 
 def _raws(dataset: str, number: int) -> list[tuple[str, Any]]:
-    """Return a subject's runs as MNE's Raw."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MOABB's and MNE's own making
-        sessions = _dataset(dataset).get_data([number])[number]
+    """Return a subject's runs as MNE's Raw; `RecordingError` where they are not here and do not come."""
+    source = _dataset(dataset)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of MOABB's and MNE's own making
+            sessions = source.get_data([number])[number]
+    except Exception as error:  # whatever the reader of some data set raises, and what fetches for it
+        raise RecordingError(f"{dataset}_{number:03d} cannot be had by MOABB: {_why(error)}") from error
     return [
         (f"{dataset}_{number:03d}_{session}_{run}", raw)
         for session, runs in sorted(sessions.items())
         for run, raw in sorted(runs.items())
     ]
+
+
+def _why(error: Exception) -> str:
+    """Say what MOABB failed at, and what to do."""
+    from requests.exceptions import RequestException  # MOABB fetches with it
+
+    if not isinstance(error, RequestException) or error.request is None:
+        return f"{error or type(error).__name__}. If a file is damaged, remove it, and it is fetched again."
+    address = str(error.request.url)
+    home, path = Path(os.environ.get("MNE_DATA", "~/mne_data")).expanduser(), urlparse(address).path
+    made = next(home.glob(f"MNE-*-data{Path(path).parent}"), home)  # MOABB makes a file's folder before it
+    return (
+        f"{address} gave nothing: there is no network here, or that server does not answer. Run this where "
+        f"there is one; or fetch there what is missing, put it by hand into {made}, where MOABB looks, "
+        "and set MOABB_DOWNLOAD_PROVIDER=upstream, so that MOABB asks no other server first."
+    )
 
 
 def _names(files: Sequence[Path]) -> list[str]:
@@ -339,8 +370,3 @@ def _unheld(recording: Recording, hold: int) -> Recording:
         )
     info = replace(recording.info, sfreq=recording.info.sfreq / hold)
     return replace(recording, info=info, data=recording.data[::hold], times=recording.times[::hold])
-
-
-def _place(subject: Subject) -> str:
-    origin = subject.origin
-    return str(origin.path) if isinstance(origin, Folder) else f"MOABB's {origin.dataset}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offline.data.fingerprint import asked_of
 from offline.data.segments import chosen
-from offline.data.sources import Folder, find, select
+from offline.data.sources import Folder, Subject, find, select
 from offline.probe.recipe import Task, digest
 from streamer.errors import ConfigError, RecordingError
 from streamer.sources.recording import Recording
@@ -79,7 +79,7 @@ def find_windows(task: Task) -> Windows:
     sessions: list[Session] = []
     rows: list[tuple[int, float, float, int, str]] = []
     for one in read_sessions(task.folder, (*task.train, *task.test), task.stype, holes=True):
-        spans = spans_of(one.recording, task)
+        spans = spans_of(one.recording, task.classes, task.from_s, task.window_s)
         rows += [(len(sessions), *span, one.subject) for span in spans]
         sessions += [one] if spans else []
     without = sorted(set(_names(task, [*task.train, *task.test])) - {row[-1] for row in rows})
@@ -107,11 +107,22 @@ def read_sessions(
     Raises
     ------
     RecordingError
-        No such folder or subject, or a recording that is damaged, has no such channel, or has holes where
-        those are not let in.
+        No such folder or subject, or as `sessions_of`.
+    """
+    people = find([folder.model_copy(update={"include": tuple(subjects)})], [])
+    return sessions_of(people, stype, holes=holes)
+
+
+def sessions_of(people: Sequence[Subject], stype: str, *, holes: bool = False) -> list[Session]:
+    """Read everybody's recordings, channels of one type only.
+
+    Raises
+    ------
+    RecordingError
+        A recording that is damaged, has no such channel, or has holes where those are not let in.
     """
     found = []
-    for subject in find([folder.model_copy(update={"include": tuple(subjects)})], []):
+    for subject in people:
         for name, read in subject.openers():
             recording, fingerprint = read()
             if recording.breaks and not holes:
@@ -161,15 +172,15 @@ def _names(task: Task, wanted: Sequence[str]) -> list[str]:
     return select([subject.name for subject in find([task.folder], [])], wanted, str(task.folder.path))
 
 
-def spans_of(recording: Recording, task: Task) -> list[Span]:
+def spans_of(recording: Recording, classes: Sequence[str], from_s: float, window_s: float) -> list[Span]:
     """Return start, stop and class of every window, in time order; none lies across a hole or in one."""
     end_s = float(recording.times[-1]) + 1 / recording.info.sfreq
     spans = []
     for marker in recording.markers:
-        if marker.label in task.classes:
-            n = int((min(marker.duration, end_s - marker.time) - task.from_s) / task.window_s + 1e-6)
-            starts = [marker.time + task.from_s + i * task.window_s for i in range(n)]
-            spans += [(start, start + task.window_s, task.classes.index(marker.label)) for start in starts]
+        if marker.label in classes:
+            n = int((min(marker.duration, end_s - marker.time) - from_s) / window_s + 1e-6)
+            starts = [marker.time + from_s + i * window_s for i in range(n)]
+            spans += [(start, start + window_s, classes.index(marker.label)) for start in starts]
     return [span for span in spans if _recorded(recording, *span[:2])] if recording.breaks else spans
 
 

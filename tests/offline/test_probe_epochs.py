@@ -149,8 +149,8 @@ def test_no_window_lies_across_a_hole(tmp_path: Path) -> None:
     recording = load(tmp_path / "SC4001E0.npz")
     assert recording.breaks == (300, 400)
     markers = (Marker(0.5, "W", 20.0),)
-    recipe = recipe_of(tmp_path, tmp_path, [{"kind": "raw", "hop": HOP}])
-    spans = spans_of(replace(recording, markers=markers), recipe.task)
+    task = recipe_of(tmp_path, tmp_path, [{"kind": "raw", "hop": HOP}]).task
+    spans = spans_of(replace(recording, markers=markers), task.classes, task.from_s, task.window_s)
     assert [span[0] for span in spans] == [0.5, 1.5]
 
 
