@@ -253,10 +253,19 @@ def _hint(key: str, kind: type[SessionConfig]) -> str:
     return did_you_mean(key, kind.model_fields)
 
 
+def there_or_shipped(path: str | Path) -> Path:
+    """Return the path, or for ``configs/x.yaml`` that is not there the file of this name in the package."""
+    path, package = Path(path), Path(__file__).parent
+    if path.parent != Path("configs") or path.exists():
+        return path
+    places = (package / path, package.parent / path)  # in a wheel; in a checkout
+    return next((place for place in places if place.is_file()), path)
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file, whatever is in it; `ConfigError` when it cannot be read or is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = there_or_shipped(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file: byte {error.start} is not UTF-8.") from error
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from engine.config import there_or_shipped
 from engine.faults import did_you_mean, faults
 from streamer.errors import ConfigError
 
@@ -30,7 +31,7 @@ def read(path: str | Path, what: str, changes: Sequence[str] = ()) -> Any:
         No such file, or not YAML, or a change that is not of that form.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        raw = yaml.safe_load(there_or_shipped(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
