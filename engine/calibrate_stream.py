@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.answers import Labelled, LatentLog, answer_of, behind_rest, labelled
+from engine.answers import Labelled, LatentLog, answer_of, behind_rest, labelled, spans_of
 from engine.bundle import Bundle
 from engine.config import RunConfig
 from engine.cues import Cues, Show, Step, plan
@@ -90,6 +90,8 @@ class Hearing:
         assert bundle.readout.latent is not None
         self.log = LatentLog(bundle.readout.latent)
         self._ask, self._bundle, self._clock = ask, bundle, clock
+        self._answer = answer_of(bundle.manifest.provenance)
+        self._ended: list[tuple[Marker, float, float]] = []
         backend = stack.enter_context(config.backend.open(bundle))
         source = stack.enter_context(config.source.open())
         # A stream that is replayed faster than time passes is for a clock that does so, too.
@@ -113,10 +115,20 @@ class Hearing:
             self._cues.look(self._clock())
             if self._cues.over:
                 self._done.set()
-        elif self._ask.trials is not None and len(self._feed.markers()) >= self._ask.trials:
+        elif self._ask.trials is not None and self._more_ended(decision.time, self._ask.trials):
             found = trials_of(self._bundle, self.log, self.markers(), self._ask)
             if sum(found.trials.values()) >= self._ask.trials:
                 self._done.set()
+
+    def _more_ended(self, now: float, trials: int) -> bool:
+        """Say whether there may be so many trials now: to count them goes through all that was heard."""
+        markers = self._feed.markers()
+        if len(markers) < trials:
+            return False
+        wanted = self._ask.classes or self._bundle.readout.classes
+        spans = spans_of(markers, self._answer, np.array([now]))
+        before, self._ended = self._ended, [span for span in spans if span[0].label in wanted]
+        return len(self._ended) >= trials and self._ended != before
 
     def markers(self) -> Sequence[Marker]:
         """Return what was asked for so far."""

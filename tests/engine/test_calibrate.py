@@ -17,6 +17,7 @@ from toy_bundle import CHANNELS, CLASSES
 from toy_head import LATENTS, source, write_headed
 from typer.testing import CliRunner
 
+from engine import calibrate_stream
 from engine.answers import Answer, Labelled, LatentLog, answer_of, behind_rest, labelled
 from engine.bundle import load
 from engine.calibrate import calibrate, centred, fitted, made_of, told
@@ -148,6 +149,20 @@ def test_a_recording_calibrates(folder: Path, tmp_path: Path) -> None:
     assert made.old is not None
     answer = CliRunner().invoke(app, ["run", str(path), "--calibration", str(out), "--json"])
     assert made.words() in json.loads(answer.stdout)["calibration"]
+
+
+def test_trials_are_counted_again_only_where_one_has_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --trials, all that was heard is looked through once a trial, not with every decision."""
+    ask, looks = Ask(trials=8, classes=CLASSES[1:]), []
+    count = calibrate_stream.trials_of
+    monkeypatch.setattr(calibrate_stream, "trials_of", lambda *given: looks.append(0) or count(*given))
+    seldom = calibrate(config(folder), ask)
+    assert sum(seldom.made_of.trials.values()) == 8
+    assert len(looks) <= 20, "as many as there are markers"
+    monkeypatch.setattr(calibrate_stream.Hearing, "_more_ended", lambda *_: True)
+    assert calibrate(config(folder), ask) == seldom
 
 
 def test_a_run_says_what_is_not_known_of_a_calibrated_head(folder: Path, tmp_path: Path) -> None:
