@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from engine.stepping import Stepping, T
 from streamer.acquire import Feed
+from streamer.dsp.quality import CURE, TOO_LARGE
 
 CHUNKS = 50  # so many show what the device sends at once
 EVERY_S = 1.0  # a burst of small faults is one line
@@ -56,6 +57,7 @@ class Watch:
         self._counted = dict.fromkeys(WORDS, 0)
         self._bad: dict[str, str] = {}
         self._said: set[tuple[str, str]] = set()
+        self._unit_doubted = False
         self._due = float("-inf")
         self._unseen_s = 0.0
         self._rows: list[int] = []
@@ -103,7 +105,10 @@ class Watch:
         if bad == self._bad:
             return
         self._bad = dict(bad)
-        self._say(_bad(bad.items()) if bad else "all channels are good again")
+        if bad:
+            self._say_bad(bad.items())
+        else:
+            self._say("all channels are good again")
 
     def _look_at_file(self, rows: int) -> None:
         """Say what has been wrong with channels since the last look, unless it was said before."""
@@ -115,8 +120,12 @@ class Watch:
         new = found - self._said
         if new:
             self._said |= found
-            self._say(_bad(new))
+            self._say_bad(new)
 
-
-def _bad(channels: Iterable[tuple[str, str]]) -> str:
-    return f"bad channels: {', '.join(f'{name} ({reason})' for name, reason in sorted(channels))}"
+    def _say_bad(self, channels: Iterable[tuple[str, str]]) -> None:
+        found = sorted(channels)
+        self._say(f"bad channels: {', '.join(f'{name} ({reason})' for name, reason in found)}")
+        if not self._unit_doubted and any(reason == TOO_LARGE for _, reason in found):
+            self._unit_doubted = True
+            info = self._feed.info
+            self._say(f"is {info.unit} the unit of {info.name!r}? If this goes on, {CURE}")

@@ -27,6 +27,7 @@ from offline.probe.tasks import Session
 from streamer.chain import Chain
 from streamer.dsp import StepConfig
 from streamer.dsp.montage import Montage
+from streamer.dsp.quality import CURE, TOO_LARGE
 from streamer.dsp.quality import Config as Quality
 from streamer.errors import RecordingError
 from streamer.repair import Repair
@@ -60,7 +61,7 @@ class Played:
     duration_s : float
         Of the recording.
     notes : tuple of str
-        How the recording was adapted to the bundle.
+        How the recording was adapted to the bundle, and what speaks against its unit.
     every_s : float
         Seconds from one decision to the next, as the decision stage had it; 0 where nobody says it.
     """
@@ -174,6 +175,7 @@ def play(
     repair = repair_as_run(recording, pipeline.chain, quality)
     made = [one for piece in chunks(recording, chunk, repair) for one in pipeline.process(piece)]
     places: dict[str | None, int] = {None: -1} | {name: place for place, name in enumerate(classes)}
+    duration_s = float(recording.times[-1] + 1 / recording.info.sfreq)
     return Played(
         subject=session.subject,
         name=session.name,
@@ -182,10 +184,17 @@ def play(
         valid=np.array([one.valid for one in made], dtype=bool),
         labels=np.array([places[one.label] for one in made], dtype=np.int64),
         markers=tuple(recording.markers),
-        duration_s=float(recording.times[-1] + 1 / recording.info.sfreq),
-        notes=pipeline.notes,
+        duration_s=duration_s,
+        notes=(*pipeline.notes, *_doubts(pipeline, duration_s)),
         every_s=pipeline.hop_s,
     )
+
+
+def _doubts(pipeline: Pipeline, duration_s: float) -> Iterator[str]:
+    """Say which channels are too large for most of a recording, and why that may be."""
+    large = [name for name, found in pipeline.bad_s.items() if found.get(TOO_LARGE, 0.0) > duration_s / 2]
+    if large:
+        yield f"{', '.join(large)} ({TOO_LARGE}) in {pipeline.info.unit}: {CURE}"
 
 
 def repair_as_run(recording: Recording, chain: Chain, quality: StepConfig | None = QUALITY) -> Repair:

@@ -141,6 +141,21 @@ def test_a_wild_value_reaches_no_filter(toy_folder: Path) -> None:
     assert said[0] == said[1]
 
 
+def test_a_unit_a_thousand_times_too_large_is_told(toy_folder: Path) -> None:
+    """Nothing is decided on from the first verdict, and it is said once what to do about it."""
+
+    def spoil(data: np.ndarray) -> None:
+        data *= 1000
+
+    lines: list[str] = []
+    report = run_config(config(toy_folder, Cap(spoil=spoil)), say=lines.append, clock=ticking())
+    assert report["invalid"] > 120
+    assert set(report["bad_channels"].values()) == {"too large"}
+    (told,) = [line for line in lines if "is uV the unit of 'cap'?" in line]
+    assert "`unit:` in the source block" in told
+    assert "--uv-per-count" in told
+
+
 EXTRA = ("Iz", "AUX1", "AUX2", "AUX3", "AUX4")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def test_streamed_answers_equal_those_of_the_whole_recording_trial_by_trial(
             expected.append(CLASSES[1 + int(logs[rows][:, 1:].mean(axis=0).argmax())] == cue.label)
         said = answers([played], CLASSES, "rest", Trials(from_s=FROM_S, at_s=AT_S))
         assert said.right.tolist() == expected
+
+
+def test_a_recording_in_a_unit_far_too_large_says_so(toy: Bundle, folder: Path) -> None:
+    """Its decisions are not valid, and its notes tell of the unit; in its own unit there is no such note."""
+    session = session_of(toy, folder, "S1")
+    loud = replace(session, recording=replace(session.recording, data=session.recording.data * 1000))
+    with OnnxRuntime().open(toy) as backend:
+        right, wrong = (play(toy, backend, one) for one in (session, loud))
+    assert right.valid[20:].all()
+    assert not wrong.valid[20:].any()
+    assert not any("unit" in note for note in right.notes)
+    assert any("--uv-per-count" in note and "too large" in note for note in wrong.notes)
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from stepping import chunk_of, eeg
 
 from streamer.dsp.quality import Config, Quality
 from streamer.errors import StreamMismatch
-from streamer.types import Chunk
+from streamer.sources.recording import load
+from streamer.types import Chunk, make_chunk
 
 INFO = eeg("Fz", "C3", "C4", "Pz")
 
@@ -188,3 +190,64 @@ def test_real_recording_is_good(data_dir: Any) -> None:
     step = Config().build(info)
     assert step(chunk_of(x, info)).valid.all()
     assert step.counts["flat"] == step.counts["railed"] == step.counts["non-finite"] == 0
+
+
+def brain(seconds: float = 4.0, uv: float = 5.0) -> np.ndarray:
+    """Return quiet EEG on four channels, float32."""
+    return (clean(seconds) - np.float32([0, 5e4, -5e4, 0])) * np.float32(uv / 10)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_a_unit_a_thousand_times_too_large_is_found(chunk: int) -> None:
+    """Of quiet EEG, too: nanovolts called microvolts are not decided on from the first verdict."""
+    x = brain(uv=5000.0)
+    step = Config().build(INFO)
+    valid = [step(chunk_of(x[i : i + chunk], INFO, index=i)).valid for i in range(0, len(x), chunk)]
+    assert step.bad == dict.fromkeys(INFO.ch_names, "too large")
+    assert not np.concatenate(valid)[310:].any()
+
+
+def test_muscles_may_be_larger_than_brains() -> None:
+    """What is too large for EEG is not for EMG, which has a limit of its own; a setting goes before both."""
+    info = replace(INFO, ch_types=("emg",) * 4)
+    for uv, settings, bad in ((5e3, {}, False), (3e4, {}, True), (5e3, {"large_uv": 1e3}, True)):
+        step = Config(**settings).build(info)
+        step(chunk_of(brain(uv=uv), info))
+        assert bool(step.bad) == bad
+
+
+@pytest.mark.parametrize("unit", ["V", "mV", "uV", "10 uV"])
+def test_real_amplitudes_are_not_too_large_in_any_unit(unit: str) -> None:
+    """Half a millivolt of EEG, with offsets, drifts of 50 mV/s and 10 mV of line noise, is decided on."""
+    t = np.arange(1000)[:, None] / 250
+    x = brain(uv=500.0) + 5e4 * t + 1e4 * np.sin(2 * np.pi * 50 * t)
+    info = eeg(*INFO.ch_names, unit=unit)
+    step = Config().build(info)
+    per_uv = {"V": 1e-6, "mV": 1e-3, "uV": 1.0, "10 uV": 0.1}[unit]
+    assert step(chunk_of((x * per_uv).astype(np.float32), info)).valid.all()
+    assert step.counts["too large"] == 0
+
+
+def test_without_a_line_in_reach_amplitudes_are_still_judged() -> None:
+    """At 64 Hz neither 50 nor 60 Hz can be looked for."""
+    info = eeg(*INFO.ch_names, sfreq=64.0)
+    step = Config().build(info)
+    step(chunk_of(brain(uv=5000.0), info))
+    assert set(step.bad.values()) == {"too large"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "eegmmidb/S079/S079R12.npz",
+        "muse_lsl/visual_P300_subject2_session1_run01.npz",
+        "eegmat/Subject02_1.npz",
+        "originals/openbci/OpenBCI_GUI-v6-blinks-jawClench-alpha.txt",
+    ],
+)
+def test_no_real_eeg_is_too_large(data_dir: Any, name: str) -> None:
+    """Of the largest of each kind, artefacts, drifts and an unplugged electrode included, none is."""
+    recording = load(data_dir / name)
+    step = Config().build(recording.info)
+    step(make_chunk(recording.data, 0, recording.times))
+    assert step.counts["too large"] == 0
