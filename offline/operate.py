@@ -16,7 +16,7 @@ from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
 from offline.activations import Tally, tally
 from offline.cells_played import read_played, temperature_of
-from offline.evaluate.namesakes import namesakes, told
+from offline.evaluate.namesakes import namesakes, told, told_met
 from offline.evaluate.played import Played, play
 from offline.evaluate.protocol import Live
 from offline.evaluate.recordings import Options, find_people, look, protocol_of, task_of, trained_on
@@ -46,7 +46,7 @@ def operate(
 ) -> Bundle:
     """Fit a bundle's decision stage on these people's recordings, and write the bundle anew.
 
-    Recordings that the bundle was trained on are left out: it is surer of those than of anybody's.
+    People whom the bundle was trained on are left out: it is surer of them than of anybody.
 
     Parameters
     ----------
@@ -253,9 +253,9 @@ def _sessions(
     if not found:
         why = "; ".join(f"{each.where}: {each.why}" for each in left_out[:3])
         raise RecordingError(f"Nothing to measure in {data}: {why}.")
-    known = {name for name, each in looked if each.known}
+    met = {name for name, each in looked if each.met}
     why_not = {"left_out_because": dict(Counter(each.why for each in left_out))} if left_out else {}
-    notes = told(namesakes(bundle, {one.subject for one in found}, known, "train"))
+    notes = [*told_met(met), *told(namesakes(bundle, {one.subject for one in found}, "train"))]
     return found, {"recordings_left_out": len(left_out), **why_not, "notes": notes}
 
 

@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.errors import RecordingError
 from streamer.sources.recording import Recording
+
+# What NumPy raises on bytes that are no whole npz.
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def fingerprint(stored: NDArray[Any]) -> str:
@@ -24,10 +39,16 @@ def fingerprint(stored: NDArray[Any]) -> str:
 
 
 def fingerprint_of_file(path: Path) -> str:
-    """Return what identifies the recording: of an npz its samples, else the bytes of the file."""
+    """Return what identifies the recording: of an npz its samples, else the bytes of the file.
+
+    `RecordingError` where an npz cannot be read.
+    """
     if path.suffix.lower() == ".npz":
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return fingerprint(file["data"])
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                return fingerprint(file["data"])
+        except DAMAGED as error:
+            raise RecordingError(f"{path} is damaged, or no recording: {error}") from error
     digest = hashlib.sha256()
     samples = path.with_suffix(".eeg")  # of BrainVision the header alone identifies nothing
     for part in (path, samples) if path.suffix.lower() == ".vhdr" and samples.is_file() else (path,):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from offline.data.fingerprint import DAMAGED
 from offline.data.sources import Folder, Subject, find
 
 
@@ -45,14 +44,5 @@ def _named(path: Path) -> str | None:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
         return str(meta["subject"]) if meta.get("subject") else None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ):
+    except DAMAGED:
         return None  # reading it will say what is wrong

@@ -12,15 +12,11 @@ from collections.abc import Iterable, Sequence
 from engine.bundle import Bundle
 
 
-def namesakes(
-    bundle: Bundle, people: Iterable[str], known: Iterable[str], part: str | None = None
-) -> list[str]:
+def namesakes(bundle: Bundle, people: Iterable[str], part: str | None = None) -> list[str]:
     """Return whom of these people a bundle may have learned from, by name; sorted.
 
     Parameters
     ----------
-    known : iterable of str
-        People of whom a recording was known by its content: of them nothing is in doubt.
     part : str, optional
         Of the training: ``train`` or ``validate``; all by default.
     """
@@ -30,7 +26,7 @@ def namesakes(
     learned = {str(name) for names in groups if isinstance(names, list | tuple) for name in names}
     if own := provenance.get("personal"):
         learned.add(str(own.get("subject")))
-    return sorted(one for one in set(people) - set(known) if any(_called(one, name) for name in learned))
+    return sorted(one for one in set(people) if any(_called(one, name) for name in learned))
 
 
 def _called(person: str, name: str) -> bool:
@@ -42,6 +38,14 @@ def _called(person: str, name: str) -> bool:
         return person == name
     before = r"\A" if name.isdigit() else r"(?<![^\W_])"  # no letter and no digit
     return re.search(rf"{before}{re.escape(name)}(?!\d)", person) is not None
+
+
+def told_met(names: Iterable[str]) -> list[str]:
+    """Say of whom all is left out since one recording of theirs was known; nothing where there is nobody."""
+    if not (listed := ", ".join(sorted(names))):
+        return []
+    why = "since one of theirs had a part in the bundle's training"
+    return [f"{listed}: left out with all recordings, {why}"]
 
 
 def told(names: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from engine.answers import told_task
 from engine.bundle import Bundle
 from engine.faults import faults
 from engine.lasting import endless, lasting
+from offline.data.fingerprint import fingerprint_of_file
 from offline.data.people import people_in
 from offline.data.segments import chosen
 from offline.data.sources import Folder, Subject, select, subject_of
@@ -137,6 +138,8 @@ class Looked:
         Whether that is that it had a part in the bundle's weights.
     notes : tuple of str
         What was taken for granted of its markers.
+    met : bool
+        Whether that is that another recording of the same person had one.
     """
 
     where: str
@@ -144,11 +147,13 @@ class Looked:
     why: str = ""
     known: bool = False
     notes: tuple[str, ...] = ()
+    met: bool = False
 
 
 def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Iterator[Looked]:
     """Read one person's recordings in turn: those that the bundle can be asked about, and why others cannot.
 
+    Of somebody of whom a recording is known none is asked about: the bundle is surer of them than of anybody.
     Markers that do not say how long they last are given what can be known of it, as `engine.lasting` says.
 
     Parameters
@@ -156,7 +161,7 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
     known : set of str
         Fingerprints of recordings that are left out, as `trained_on` gives them.
     """
-    readout, held = bundle.readout, dict[str, str]()
+    readout, held, met = bundle.readout, dict[str, str](), _met(bundle, subject, known)
     for name, read in openers(task, subject):
         where = f"{subject.name}/{name}"
         try:
@@ -166,6 +171,9 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
             continue
         if session.fingerprint in known:
             yield Looked(where, None, "had a part in the bundle's training", known=True)
+        elif met:
+            why = "is of somebody of whom another recording had a part in the bundle's training"
+            yield Looked(where, None, why, met=True)
         elif session.fingerprint in held:
             yield Looked(where, None, f"holds the same samples as {held[session.fingerprint]}")
         elif why := fits_protocol(session, readout.classes, readout.idle, task) or _misfit(bundle, session):
@@ -199,6 +207,20 @@ def _lasting(
 
 def _listed(classes: Sequence[str], some: Set[str]) -> str:
     return ", ".join(name for name in classes if name in some)
+
+
+def _met(bundle: Bundle, subject: Subject, known: Set[str]) -> bool:
+    """Say whether the bundle has learned from a person; whose own it was made, it is to be used by."""
+    own = bundle.manifest.provenance.get("fingerprints", {}).get("personal", ())
+    others = known - set(own)
+    return bool(others) and any(_fingerprint(path) in others for path in subject.files)
+
+
+def _fingerprint(path: Path) -> str | None:
+    try:
+        return fingerprint_of_file(path)
+    except RecordingError:
+        return None  # reading it will say what is wrong
 
 
 def _misfit(bundle: Bundle, session: Session) -> str:

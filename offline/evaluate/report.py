@@ -187,7 +187,8 @@ def _left_out(made: Sequence[Document]) -> list[str]:
     lines = []
     for one in made:
         if one["excluded"]:
-            lines.append(f"{one['bundle']}: {len(one['excluded'])} recordings it was trained on left out.")
+            n = len(one["excluded"])
+            lines.append(f"{one['bundle']}: {n} recordings of people it was trained on left out.")
         lines += [f"{one['bundle']}: {where} not scored: {why}" for where, why in one["skipped"].items()]
         lines += [f"{one['bundle']}: {note}." for note in one["notes"]]
         skipped = (one.get("calibrated") or {}).get("skipped", {})

@@ -14,7 +14,7 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, digest
 from offline.data.fingerprint import content_of
 from offline.data.sources import Subject
-from offline.evaluate.namesakes import namesakes, told
+from offline.evaluate.namesakes import namesakes, told, told_met
 from offline.evaluate.played import Played, play
 from offline.evaluate.recordings import Looked, Options, Task, find_people, look, task_of, trained_on
 from offline.evaluate.renaming import refuse_unused
@@ -41,12 +41,12 @@ class Evaluation:
     task : Task
     played : list of Played
     excluded : list of str
-        Recordings left out because they had a part in the bundle's weights.
+        Recordings left out because they, or others of the same person, had a part in the bundle's weights.
     skipped : dict
         Recordings that could not be scored, and why.
-    known : set of str
-        People of whom a recording was excluded.
-    told : set of str
+    met : set of str
+        People of whom recordings were left out because of others.
+    assumed : set of str
         What was taken for granted of the recordings.
     seconds : float
         What it took.
@@ -58,8 +58,8 @@ class Evaluation:
     played: list[Played] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
-    told: set[str] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
+    assumed: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
     def scores(self) -> Scores:
@@ -75,9 +75,9 @@ class Evaluation:
         )
 
     def notes(self) -> list[str]:
-        """Return what speaks against the figures: who may have been learned from, and what was assumed."""
-        people = {one.subject for one in self.played}
-        return [*told(namesakes(self.bundle, people, self.known)), *sorted(self.told)]
+        """Return who is left out as known, who may be known in another form, and what was assumed."""
+        doubted = namesakes(self.bundle, {one.subject for one in self.played})
+        return [*told_met(self.met), *told(doubted), *sorted(self.assumed)]
 
 
 def evaluate_all(
@@ -121,7 +121,7 @@ def evaluate_all(
             for subject in some:
                 progress(f"{name}: {subject.name}", done, total)
                 for looked in look(bundle, task, subject, trained_on(bundle)):
-                    one.known.update([subject.name] if looked.known else [])
+                    one.met.update([subject.name] if looked.met else [])
                     _add(one, looked, backend, keep, playing)
                 done += 1
         made.append(replace(one, seconds=round(time.monotonic() - started, 1)))
@@ -164,14 +164,14 @@ def kept_as(keep: Path, bundle: Bundle, task: Task, content: str) -> Path:
 
 def _add(one: Evaluation, looked: Looked, backend: Backend, keep: Path | None, playing: Playing) -> None:
     """Play a recording, or say why not."""
-    if looked.known:
+    if looked.known or looked.met:
         one.excluded.append(looked.where)
     elif looked.session is None:
         one.skipped[looked.where] = looked.why
     else:
         try:
             one.played.append(_played(one, looked.session, backend, keep, playing))
-            one.told.update(looked.notes)
+            one.assumed.update(looked.notes)
         except (RecordingError, StreamMismatch) as error:
             one.skipped[looked.where] = str(error)
 
@@ -206,7 +206,7 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
 def _nothing(one: Evaluation) -> str:
     lines = [
         f"Nothing to score in {one.task.folder.path} with {one.name}: {len(one.excluded)} recordings had a "
-        "part in training"
+        "part in training, or are of people of whom others had"
     ]
     lines += [f"{where}: {reason}" for where, reason in list(one.skipped.items())[:3]]
     return (
@@ -235,7 +235,7 @@ def document_of(one: Evaluation, scores: Scores) -> dict[str, Any]:
         "notes": one.notes(),
         "adapted": sorted({note for played in one.played for note in played.notes}),
         "protocol_settings": one.task.protocol.model_dump(mode="json"),
-        "from": "each recording from a fresh start; recordings trained on left out",
+        "from": "each recording from a fresh start; people trained on left out",
         "seconds": one.seconds,
         "machine": machine(),
         "versions": versions("numpy", "scipy", "onnxruntime"),

@@ -46,6 +46,5 @@ def read_person(one: Origin, task: Task, subject: Subject) -> Person:
     recipe = one.run.recipe
     signal = Signal(recipe.ch_names, recipe.sfreq, one.run.dsp)
     side = Side(tuple(sessions), tuple(prepare(session, signal, recipe.classes) for session in sessions))
-    known = [subject.name] if any(each.known for each in looked) else []
-    namesake = bool(namesakes(one.bundle, [subject.name], known))
+    namesake = bool(namesakes(one.bundle, [subject.name]))
     return Person(subject.name, side, shown_by(one.model, side, recipe), left_out, namesake)

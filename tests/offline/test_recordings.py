@@ -17,13 +17,17 @@ from typer.testing import CliRunner
 
 from engine.bundle import load
 from offline.cli import app
+from offline.data.fingerprint import fingerprint_of_file
 from offline.evaluate import run
 from offline.evaluate.namesakes import namesakes
 from offline.evaluate.recordings import find_people, openers, task_of
 from offline.evaluate.run import evaluate
+from offline.operate import operate
+from streamer.errors import RecordingError
 
 Writer = Callable[..., Path]
 TWICE = "holds the same samples as S1R1"
+MET = ": left out with all recordings, since one of theirs had a part in the bundle's training"
 NAMESAKE = "somebody of this name was learned from"
 
 
@@ -68,9 +72,7 @@ def test_a_copy_of_a_recording_counts_once(toy: Path, people: Path) -> None:
     assert set(found.scores().per_subject) == {"S1", "S2", "S3"}
 
 
-def test_recordings_of_one_name_are_told_apart(
-    toy: Path, people: Path, trained: Path, run_writer: Writer
-) -> None:
+def test_recordings_of_one_name_are_told_apart(toy: Path, people: Path, run_writer: Writer) -> None:
     """In a person's sub-folders, or in two formats, each has a name; streaming is compared with its own."""
     for seed, session in enumerate(("ses-1", "ses-2")):
         run_writer(people / "S2" / session / "run.npz", seed=50 + seed, channels=CHANNELS)
@@ -79,9 +81,6 @@ def test_recordings_of_one_name_are_told_apart(
     names = ["S2R1.NPZ", "ses-1/run", "ses-2/run"]
     assert [each.name for each in one.played] == names
     assert one.skipped == {"S2/S2R1.npz": "holds the same samples as S2R1.NPZ"}
-    found = evaluate(load(trained), people, ["S2"])
-    assert [each.name for each in found.played] == names[1:]
-    assert found.notes() == []  # of somebody whose recording is known nothing is in doubt
 
 
 def test_a_recording_without_our_markers_is_told_how_to_rename_them(toy: Path, people: Path) -> None:
@@ -148,7 +147,9 @@ def test_somebody_learned_from_under_this_name_is_told_of(
         run_writer(people / name / "new.npz", seed=40 + seed, channels=CHANNELS)
     words = ("evaluate", trained, "--data", people, "--output", tmp_path / "out")
     found: dict[str, Any] = json.loads(bcitrain(*words, "--json"))
-    (note,) = found["notes"]
+    met, note = found["notes"]
+    assert met == f"S2{MET}"
+    assert set(found["excluded"]) == {"S2/S2R1", "S2/new"}
     assert note.startswith(f"S1, S1R7, S4, S9: {NAMESAKE}; if these are the same recordings in another form")
     assert note in (tmp_path / "out" / "evaluation.md").read_text().split("## Left out")[1]
     assert NAMESAKE in " ".join(bcitrain(*words).split())
@@ -178,7 +179,7 @@ def test_a_name_is_found_in_a_files_name(toy: Path, person: str, name: str, same
     bundle = load(toy)
     provenance = {"trained_on": {"train": [name]}}
     learned = replace(bundle, manifest=bundle.manifest.model_copy(update={"provenance": provenance}))
-    assert namesakes(learned, [person], []) == [person] * same
+    assert namesakes(learned, [person]) == [person] * same
 
 
 def test_a_fit_of_the_decision_tells_of_them_too(trained: Path, people: Path, tmp_path: Path) -> None:
@@ -192,6 +193,34 @@ def test_a_fit_of_the_decision_tells_of_them_too(trained: Path, people: Path, tm
     assert found["left_out_because"] == {"had a part in the bundle's training": 1}
     shown = bcitrain(*words[:-1])
     assert NAMESAKE in shown
+
+
+def test_of_people_learned_from_no_other_recording_counts(
+    trained: Path, people: Path, tmp_path: Path, run_writer: Writer
+) -> None:
+    """A net is surer of somebody it knows: whatever else there is of them is left out, and that is said."""
+    run_writer(people / "S2" / "new.npz", seed=60, channels=CHANNELS)
+    (people / "S2" / "spoilt.npz").write_bytes(b"PK nothing")
+    one = evaluate(load(trained), people)
+    assert {each.subject for each in one.played} == {"S1"}
+    assert one.excluded == ["S2/S2R1", "S2/new"]
+    assert one.notes()[0] == f"S2{MET}"
+    about = operate(trained, people, tmp_path / "new").manifest.provenance["operating"]
+    assert about["subjects"] == ["S1"]
+    assert about["notes"][0] == f"S2{MET}"
+    with pytest.raises(RecordingError, match="of people of whom others had"):
+        evaluate(load(trained), people, ["S2"])
+
+
+def test_whose_own_a_bundle_is_may_score_it(people: Path, tmp_path: Path, run_writer: Writer) -> None:
+    """Their other recordings are what it was made for; those it was made from are left out."""
+    run_writer(people / "S2" / "new.npz", seed=60, channels=CHANNELS)
+    made = [fingerprint_of_file(people / "S2" / "S2R1.npz")]
+    told = {"provenance": {"fingerprints": {"train": ["0" * 16], "personal": made}}}
+    graph = toy_graph()
+    one = evaluate(load(write_bundle(tmp_path / "own", toy_manifest(graph) | told, graph)), people)
+    assert [f"{each.subject}/{each.name}" for each in one.played] == ["S1/S1R1", "S2/new"]
+    assert one.excluded == ["S2/S2R1"]
 
 
 def test_so_few_trials_refit_no_head(tmp_path: Path, people: Path) -> None:
