@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from offline.data.people import people_in
-from offline.data.sources import Folder
+from offline.data.sources import Folder, find
 from streamer.errors import RecordingError
 from streamer.sources.recording import Recording
 
@@ -24,7 +23,7 @@ def recordings(
     RecordingError
         No such folder, or no recording in it.
     """
-    rows, unreadable, people = [], [], people_in(folder)
+    rows, unreadable, people = [], [], find([folder], [])
     for done, person in enumerate(people):
         progress(person.name, done, len(people))
         for name, read in person.openers():

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from offline.data.fingerprint import fingerprint, fingerprint_of_file
+from offline.data.people import own_subject
 from streamer.components import Config
 from streamer.errors import ConfigError, MissingDependency, RecordingError
 from streamer.sources.recording import Holes, Recording, load, of_signal, repeated
@@ -39,8 +40,8 @@ class Folder(Config):
         Relative to the working directory.
     subject : str, optional
         Regular expression on a file's path below the folder; its first group (or all that it matches) names
-        the subject.  Without one the subject is the first sub-folder, or for a file that lies in none
-        the ``sub-XX`` in its name or the name itself.
+        the subject.  Without one an npz's own word counts (``subject`` in its ``meta``); of others the
+        subject is the first sub-folder, or where they lie in none the ``sub-XX`` in the name or the name.
     prefix : str
         Put in front of every subject's name, where two folders use the same names.
     include, exclude : tuple of str
@@ -198,7 +199,8 @@ def _in_folder(folder: Folder) -> list[Subject]:
         raise RecordingError(f"No folder {folder.path}: expected recordings ({', '.join(SUFFIXES)}).")
     files: dict[str, list[Path]] = {}
     for path in sorted(_walk(folder.path)):
-        name = subject_of(path.relative_to(folder.path), folder.subject)
+        own = own_subject(path) if folder.subject is None else None
+        name = own or subject_of(path.relative_to(folder.path), folder.subject)
         if name is not None:
             files.setdefault(folder.prefix + name, []).append(path)
     if not files:

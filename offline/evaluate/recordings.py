@@ -16,9 +16,8 @@ from engine.bundle import Bundle
 from engine.faults import faults
 from engine.lasting import endless, lasting
 from offline.data.fingerprint import fingerprint_of_file
-from offline.data.people import people_in
 from offline.data.segments import chosen
-from offline.data.sources import Folder, Subject, select, subject_of
+from offline.data.sources import Folder, Subject, find, select, subject_of
 from offline.evaluate.answers import ATOM_S
 from offline.evaluate.played import QUALITY
 from offline.evaluate.protocol import Trials, Windows, parse
@@ -109,7 +108,7 @@ def find_people(task: Task, wanted: Sequence[str] | None = None) -> list[Subject
     RecordingError
         No such folder or subject, or no recording.
     """
-    people = people_in(task.folder)
+    people = find([task.folder], [])
     if wanted is None:
         return people
     names = select([one.name for one in people], wanted, str(task.folder.path))
