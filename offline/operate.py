@@ -181,8 +181,8 @@ def _unknown_to(
 
 def _unknown(net: Bundle, data: str | Path, options: Options | None) -> list[Session]:
     """Return the recordings that had no part in a net; none where it knows all."""
-    task, known = task_of(net, data, options), trained_on(net)
-    looked = (each for who in find_people(task) for each in look(net, task, who, known))
+    task, known, held = task_of(net, data, options), trained_on(net), dict[str, str]()
+    looked = (each for who in find_people(task) for each in look(net, task, who, known, held))
     return [each.session for each in looked if each.session is not None]
 
 
@@ -247,7 +247,8 @@ def _sessions(
     task = task_of(bundle, data, options)
     people, learned = find_people(task, subjects), trained_on(bundle, but="validate")
     refuse_unused(task, people, options)
-    looked = [(who.name, each) for who in people for each in look(bundle, task, who, learned)]
+    held: dict[str, str] = {}
+    looked = [(who.name, each) for who in people for each in look(bundle, task, who, learned, held)]
     found = [each.session for _, each in looked if each.session is not None]
     left_out = [each for _, each in looked if each.session is None]
     if not found:

@@ -19,9 +19,10 @@ from typing import Any
 from offline.benchmark.cells import Cell, plain
 from offline.benchmark.memo import Memo
 from offline.benchmark.models import Bench, answer, identity
-from offline.benchmark.people import Fold, Recordings, folds_of, refuse_shared
+from offline.benchmark.people import Fold, Recordings, folds_of
 from offline.benchmark.recipe import Classical, Finetuned, Recipe, Trained
 from offline.benchmark.report import document, write
+from offline.data.fingerprint import refuse_copies
 from offline.probe.recipe import digest
 from streamer.errors import ConfigError
 
@@ -66,15 +67,15 @@ def benchmark(
     ------
     ConfigError, RecordingError, StreamMismatch
         The recipe does not fit the recordings, a model does not fit the task, or there is no such model; or
-        the same samples are learned from and tested; or ``report_only``, and there is nothing to report.
+        two people have the same samples; or ``report_only``, and there is nothing to report.
     """
     wanted = _chosen(recipe, only)
     recordings = Recordings(recipe.task.origin, recipe.task.stype)
     folds = folds_of(recipe, recordings.names, recordings.where)
+    people = sorted({name for fold in folds for name in (*fold.train, *fold.validate, *fold.test)})
     bench = Bench(recipe, recordings, Memo(REMEMBERED))
     _read(bench, folds, progress)
-    for fold in folds:
-        refuse_shared(recordings, fold)
+    refuse_copies((one, who, called) for who in people for one, called in recordings.named(who).items())
     rounds = list(_rounds(bench, folds))
     for done, one in enumerate(rounds):
         progress(f"{one.model.name}, seed {one.seed}, fold {one.fold.number + 1}", done, len(rounds))

@@ -84,22 +84,6 @@ class Recordings:
         return self._contents[name]
 
 
-def refuse_shared(recordings: Recordings, fold: Fold) -> None:
-    """Refuse a fold that tests what it learns from or is chosen by, under whatever name; `ConfigError`."""
-    learned = {
-        one: f"{name}/{called}"
-        for name in (*fold.train, *fold.validate)
-        for one, called in recordings.named(name).items()
-    }
-    for name in fold.test:
-        for one, called in recordings.named(name).items():
-            if one in learned:
-                raise ConfigError(
-                    f"{name}/{called}, which is tested, holds the same samples as {learned[one]}, which is "
-                    "learned from: leave one of them out."
-                )
-
-
 def folds_of(recipe: Recipe, names: tuple[str, ...], where: str) -> list[Fold]:
     """Return every division that the recipe asks for; each person is tested once at most.
 

@@ -10,13 +10,14 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.errors import RecordingError
+from streamer.errors import ConfigError, RecordingError
 from streamer.sources.recording import Recording
 
 # What NumPy raises on bytes that are no whole npz.
@@ -56,6 +57,29 @@ def fingerprint_of_file(path: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def refuse_copies(owned: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse the same samples under two people: who learned them would be tested on them, or count twice.
+
+    Parameters
+    ----------
+    owned : iterable of (fingerprint, person, name)
+        Of every recording.
+
+    Raises
+    ------
+    ConfigError
+        Names both recordings.
+    """
+    known: dict[str, tuple[str, str]] = {}
+    for one, person, name in owned:
+        whose, called = known.setdefault(one, (person, name))
+        if whose != person:
+            raise ConfigError(
+                f"{person}/{name} holds the same samples as {whose}/{called}: leave one of them out, or name "
+                "one person for both."
+            )
 
 
 def content_of(recording: Recording) -> str:

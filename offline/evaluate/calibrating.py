@@ -77,11 +77,11 @@ def evaluate_calibrated(
     """
     refuse_headless(bundle, settings)
     task, rows, skipped = task_of(bundle, path, options), {}, {}
-    people = find_people(task, subjects)
+    people, held = find_people(task, subjects), dict[str, str]()
     with OnnxRuntime().open(bundle) as backend:
         for done, person in enumerate(people):
             progress(f"calibrating: {person.name}", done, len(people))
-            sessions = scorable(bundle, task, person)
+            sessions = scorable(bundle, task, person, held)
             if not sessions:
                 skipped[person.name] = "no recording that can be scored"
                 continue

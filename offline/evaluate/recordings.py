@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from engine.adapt import fit
 from engine.answers import told_task
 from engine.bundle import Bundle
 from engine.faults import faults
-from engine.lasting import endless, lasting
 from offline.data.fingerprint import fingerprint_of_file
 from offline.data.segments import chosen
 from offline.data.sources import Folder, Subject, find, select, subject_of
 from offline.evaluate.answers import ATOM_S
+from offline.evaluate.durations import with_durations
 from offline.evaluate.played import QUALITY
 from offline.evaluate.protocol import Trials, Windows, parse
 from offline.probe.tasks import Session
@@ -149,7 +149,9 @@ class Looked:
     met: bool = False
 
 
-def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Iterator[Looked]:
+def look(
+    bundle: Bundle, task: Task, subject: Subject, known: Set[str], held: dict[str, str] | None = None
+) -> Iterator[Looked]:
     """Read one person's recordings in turn: those that the bundle can be asked about, and why others cannot.
 
     Of somebody of whom a recording is known none is asked about: the bundle is surer of them than of anybody.
@@ -159,12 +161,15 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
     ----------
     known : set of str
         Fingerprints of recordings that are left out, as `trained_on` gives them.
+    held : dict, optional
+        Recordings of people looked at before, by fingerprint: what holds the same samples counts once.  Those
+        of this person are added.
     """
-    readout, held, met = bundle.readout, dict[str, str](), _met(bundle, subject, known)
+    readout, met, held = bundle.readout, _met(bundle, subject, known), {} if held is None else held
     for name, read in openers(task, subject):
         where = f"{subject.name}/{name}"
         try:
-            session, notes = _lasting(read(), readout.classes, readout.idle, task.trial_s)
+            session, notes = with_durations(read(), readout.classes, readout.idle, task.trial_s)
         except (RecordingError, StreamMismatch) as error:
             yield Looked(where, None, str(error))
             continue
@@ -178,34 +183,8 @@ def look(bundle: Bundle, task: Task, subject: Subject, known: Set[str]) -> Itera
         elif why := fits_protocol(session, readout.classes, readout.idle, task) or _misfit(bundle, session):
             yield Looked(where, None, why)
         else:
-            held[session.fingerprint] = name
+            held[session.fingerprint] = where
             yield Looked(where, session, notes=notes)
-
-
-def _lasting(
-    session: Session, classes: Sequence[str], idle: str | None, trial_s: float | None
-) -> tuple[Session, tuple[str, ...]]:
-    """Return the recording with what can be known of how long its markers last, and what to tell of it."""
-    recording = session.recording
-    end_s = float(recording.times[-1]) + 1 / recording.info.sfreq
-    markers = lasting(recording.markers, classes, idle, end_s, trial_s=trial_s)
-    points = {one.label for one in recording.markers if one.duration <= 0 and one.label in classes}
-    notes = []
-    if points and trial_s is None:
-        notes.append(
-            f"markers of {_listed(classes, points)} do not say how long they last: each was taken to last "
-            f"until the next{f', if that is of {idle}' if idle else ''}; --trial-s says otherwise"
-        )
-    if open_ended := {one.label for one in endless(markers, classes, idle)}:
-        notes.append(
-            f"nobody says when some of {_listed(classes, open_ended)} were over, as no {idle} follows: they "
-            "count neither as windows nor as commands, and what follows not as idle; say it with --trial-s"
-        )
-    return replace(session, recording=replace(recording, markers=tuple(markers))), tuple(notes)
-
-
-def _listed(classes: Sequence[str], some: Set[str]) -> str:
-    return ", ".join(name for name in classes if name in some)
 
 
 def _met(bundle: Bundle, subject: Subject, known: Set[str]) -> bool:

@@ -116,11 +116,11 @@ def evaluate_all(
     total, done = sum(len(some) for some in people), 0
     made = []
     for name, bundle, task, some in zip(_names(bundles), bundles, tasks, people, strict=True):
-        started, one = time.monotonic(), Evaluation(name, bundle, task)
+        started, one, held = time.monotonic(), Evaluation(name, bundle, task), dict[str, str]()
         with OnnxRuntime().open(bundle) as backend:
             for subject in some:
                 progress(f"{name}: {subject.name}", done, total)
-                for looked in look(bundle, task, subject, trained_on(bundle)):
+                for looked in look(bundle, task, subject, trained_on(bundle), held):
                     one.met.update([subject.name] if looked.met else [])
                     _add(one, looked, backend, keep, playing)
                 done += 1
@@ -144,9 +144,11 @@ def evaluate(
     return evaluate_all([bundle], path, subjects, options=options, keep=keep)[0]
 
 
-def scorable(bundle: Bundle, task: Task, person: Subject) -> list[Session]:
-    """Read the recordings of a person that an evaluation scores, in its order."""
-    looked = look(bundle, task, person, trained_on(bundle))
+def scorable(
+    bundle: Bundle, task: Task, person: Subject, held: dict[str, str] | None = None
+) -> list[Session]:
+    """Read the recordings of a person that an evaluation scores, in its order; ``held`` as for `look`."""
+    looked = look(bundle, task, person, trained_on(bundle), held)
     return [each.session for each in looked if each.session is not None]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.data.fingerprint import asked_of
+from offline.data.fingerprint import asked_of, refuse_copies
 from offline.data.segments import chosen
 from offline.data.sources import Folder, Subject, find, select
 from offline.probe.recipe import Task, digest
@@ -75,6 +75,8 @@ def find_windows(task: Task) -> Windows:
     ------
     RecordingError
         No such folder or subject, a subject without a window of any class, or a class without a window.
+    ConfigError
+        Two people have the same samples.
     """
     sessions: list[Session] = []
     rows: list[tuple[int, float, float, int, str]] = []
@@ -82,6 +84,7 @@ def find_windows(task: Task) -> Windows:
         spans = spans_of(one.recording, task.classes, task.from_s, task.window_s)
         rows += [(len(sessions), *span, one.subject) for span in spans]
         sessions += [one] if spans else []
+    refuse_copies((one.fingerprint, one.subject, one.name) for one in sessions)
     without = sorted(set(_names(task, [*task.train, *task.test])) - {row[-1] for row in rows})
     if without:
         raise RecordingError(

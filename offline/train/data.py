@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from offline.data.fingerprint import refuse_copies
 from offline.data.segments import chosen
 from offline.data.sources import Subject, find, select
 from offline.data.trials import Prepared
@@ -62,7 +63,7 @@ def read_material(recipe: Recipe) -> Material:
     Raises
     ------
     ConfigError
-        Subjects, or samples, that both train and validate.
+        Subjects that both train and validate, or samples that two people have.
     RecordingError
         No such folder or subject; nobody on a side was asked for any of the classes.
     StreamMismatch
@@ -70,7 +71,7 @@ def read_material(recipe: Recipe) -> Material:
     """
     train_subjects, validate_subjects = _people(recipe)
     training, held_out = _sessions(train_subjects, recipe), _sessions(validate_subjects, recipe)
-    _refuse_shared(training, held_out)
+    refuse_copies((one.fingerprint, one.subject, one.name) for one in (*training, *held_out))
     plain = Signal(recipe.ch_names, recipe.sfreq, recipe.dsp)
     signal = Signal(recipe.ch_names, recipe.sfreq, adapted_prior(training, plain))
     return Material(signal.dsp, _side(training, signal, recipe), _side(held_out, signal, recipe))
@@ -136,17 +137,6 @@ def _sessions(subjects: Sequence[Subject], recipe: Recipe) -> list[Session]:
             f"{' or '.join(sorted(asked))}."
         )
     return found
-
-
-def _refuse_shared(training: Sequence[Session], held_out: Sequence[Session]) -> None:
-    """Refuse samples that are on both sides, whatever the recordings and their subjects are called."""
-    known = {one.fingerprint: f"{one.subject}/{one.name}" for one in training}
-    for one in held_out:
-        if one.fingerprint in known:
-            raise ConfigError(
-                f"{one.subject}/{one.name}, which validates, holds the same samples as "
-                f"{known[one.fingerprint]}, which trains: leave one of them out."
-            )
 
 
 def _side(sessions: Sequence[Session], signal: Signal, recipe: Recipe) -> Side:

@@ -355,7 +355,7 @@ def test_a_copy_of_a_recording_is_not_learned_from_twice(
     task = task_of(one.bundle, tmp_path)
     again = read_person(one, task, find_people(task, ["A3"])[0])
     assert len(again.shown) == len(person.shown)
-    assert again.left_out == ("A3/copy: holds the same samples as A3R1",)
+    assert again.left_out == ("A3/copy: holds the same samples as A3/A3R1",)
 
 
 def test_markers_are_renamed_and_namesakes_told_of_on_the_command_line(

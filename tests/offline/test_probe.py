@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,15 @@ def test_a_subject_without_windows_is_named(recipe: Recipe) -> None:
     """A window that fits into no trial of a subject is an error that names the subject."""
     task = recipe.task.model_copy(update={"window_s": 9.0})
     with pytest.raises(RecordingError, match="A1, A2, A3"):
+        find_windows(task)
+
+
+def test_one_recording_of_two_people_is_refused(recipe: Recipe, corpus_dir: Path, tmp_path: Path) -> None:
+    """Else whoever learned it would be tested on it."""
+    folder = shutil.copytree(corpus_dir, tmp_path / "corpus")
+    shutil.copy(folder / "A1" / "A1R1.npz", folder / "A3" / "copy.npz")
+    task = recipe.task.model_copy(update={"folder": recipe.task.folder.model_copy(update={"path": folder})})
+    with pytest.raises(ConfigError, match="A3/copy holds the same samples as A1/A1R1"):
         find_windows(task)
 
 

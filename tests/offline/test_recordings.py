@@ -26,7 +26,7 @@ from offline.operate import operate
 from streamer.errors import RecordingError
 
 Writer = Callable[..., Path]
-TWICE = "holds the same samples as S1R1"
+TWICE = "holds the same samples as S1/S1R1"
 MET = ": left out with all recordings, since one of theirs had a part in the bundle's training"
 NAMESAKE = "somebody of this name was learned from"
 
@@ -61,15 +61,17 @@ def bcitrain(*words: str | Path, code: int = 0) -> str:
     return done.output
 
 
-def test_a_copy_of_a_recording_counts_once(toy: Path, people: Path) -> None:
-    """A person's second file of the same samples is left out, with the reason; another person's is not."""
+def test_a_copy_of_a_recording_counts_once(toy: Path, people: Path, tmp_path: Path) -> None:
+    """A second file of the same samples is left out, whosever it is, with the reason."""
     alone = evaluate(load(toy), people, ["S1"])
     shutil.copy(people / "S1" / "S1R1.npz", people / "S1" / "S1R9.npz")
     shutil.copytree(people / "S1", people / "S3")
     found = evaluate(load(toy), people)
-    assert found.skipped == {"S1/S1R9": TWICE, "S3/S1R9": TWICE}
+    assert found.skipped == {"S1/S1R9": TWICE, "S3/S1R1": TWICE, "S3/S1R9": TWICE}
     assert found.scores().per_subject["S1"] == alone.scores().per_subject["S1"]
-    assert set(found.scores().per_subject) == {"S1", "S2", "S3"}
+    assert set(found.scores().per_subject) == {"S1", "S2"}
+    about = operate(toy, people, tmp_path / "new").manifest.provenance["operating"]
+    assert (about["subjects"], about["left_out_because"]) == (["S1", "S2"], {TWICE: 3})
 
 
 def test_recordings_of_one_name_are_told_apart(toy: Path, people: Path, run_writer: Writer) -> None:
@@ -80,7 +82,7 @@ def test_recordings_of_one_name_are_told_apart(toy: Path, people: Path, run_writ
     one = evaluate(load(toy), people, ["S2"])
     names = ["S2R1.NPZ", "ses-1/run", "ses-2/run"]
     assert [each.name for each in one.played] == names
-    assert one.skipped == {"S2/S2R1.npz": "holds the same samples as S2R1.NPZ"}
+    assert one.skipped == {"S2/S2R1.npz": "holds the same samples as S2/S2R1.NPZ"}
 
 
 def test_a_recording_without_our_markers_is_told_how_to_rename_them(toy: Path, people: Path) -> None:
