@@ -17,6 +17,7 @@ from engine.calibration import Calibration, MadeOf, tied_to
 from engine.config import RunConfig
 from engine.cues import Show
 from engine.head import Head, SourceHead, source_head
+from engine.lasting import endless_said
 from engine.manifest import Readout
 from engine.progress import Played, unseen
 from engine.refit_choice import Choice, choose, strength_of
@@ -203,11 +204,7 @@ def _remedy(found: Labelled, readout: Readout) -> str:
             "warm-up): see which channels `bcistream run` calls bad."
         )
     if found.endless:
-        said.append(
-            f"{found.endless} more were left out because nobody says how long they lasted: their markers "
-            f"have no duration, and none of {readout.idle} follows. Say it with --trial-s, or let whoever "
-            f"sends the markers send {readout.idle} where a trial ends."
-        )
+        said.append(f"{found.endless} more were left out: {endless_said(readout.idle)}")
     if found.unknown:
         seen = ", ".join(f"{n} x {name}" for name, n in found.unknown.items())
         new = next(name for name in readout.classes if name != readout.idle)

@@ -13,7 +13,7 @@ from engine.answers import Labelled, LatentLog, answer_of, behind_rest, labelled
 from engine.bundle import Bundle
 from engine.config import RunConfig
 from engine.cues import Cues, Show, Step, plan
-from engine.lasting import lasting
+from engine.lasting import endless, endless_said, lasting
 from engine.pipeline import Pipeline
 from engine.progress import Played, unseen
 from engine.session import CHANGED, LOST, Session, drive, interruptible
@@ -92,6 +92,7 @@ class Hearing:
         self._ask, self._bundle, self._clock = ask, bundle, clock
         self._answer = answer_of(bundle.manifest.provenance)
         self._ended: list[tuple[Marker, float, float]] = []
+        self._say: Callable[[str], None] = _unsaid
         backend = stack.enter_context(config.backend.open(bundle))
         source = stack.enter_context(config.source.open())
         # A stream that is replayed faster than time passes is for a clock that does so, too.
@@ -115,18 +116,26 @@ class Hearing:
             self._cues.look(self._clock())
             if self._cues.over:
                 self._done.set()
-        elif self._ask.trials is not None and self._more_ended(decision.time, self._ask.trials):
+        else:
+            self._count(_known(self._bundle, self.markers(), self._ask, decision.time), decision.time)
+
+    def _count(self, known: Sequence[Marker], now: float) -> None:
+        """See whether there are trials enough, and tell of the first whose end nobody tells."""
+        readout, trials = self._bundle.readout, self._ask.trials
+        if not self._answer.cued and endless(known[:-1], readout.classes, readout.idle):
+            self._say(endless_said(readout.idle))
+            self._say = _unsaid
+        if trials is not None and self._more_ended(known, now, trials):
             found = trials_of(self._bundle, self.log, self.markers(), self._ask)
-            if sum(found.trials.values()) >= self._ask.trials:
+            if sum(found.trials.values()) >= trials:
                 self._done.set()
 
-    def _more_ended(self, now: float, trials: int) -> bool:
+    def _more_ended(self, known: Sequence[Marker], now: float, trials: int) -> bool:
         """Say whether there may be so many trials now: to count them goes through all that was heard."""
-        markers = self._feed.markers()
-        if len(markers) < trials:
+        if len(known) < trials:
             return False
         wanted = self._ask.classes or self._bundle.readout.classes
-        spans = spans_of(markers, self._answer, np.array([now]))
+        spans = spans_of(known, self._answer, np.array([now]))
         before, self._ended = self._ended, [span for span in spans if span[0].label in wanted]
         return len(self._ended) >= trials and self._ended != before
 
@@ -136,7 +145,7 @@ class Hearing:
 
     def listen(self, config: RunConfig, stop: threading.Event, say: Callable[[str], None]) -> None:
         """Run until there is enough; `KeyboardInterrupt` when ``stop`` is set from outside."""
-        either = _Either(stop, self._done)
+        either, self._say = _Either(stop, self._done), say
         with interruptible(stop):
             ended, why = drive(
                 self.session,
@@ -184,7 +193,7 @@ def trials_of(bundle: Bundle, log: LatentLog, markers: Sequence[Marker], ask: As
     """Return the labelled trials heard so far, after the rest and within the time that was asked for."""
     times, readout = log.times, bundle.readout
     begin, end = (float(times[0]), float(times[-1])) if len(times) else (0.0, 0.0)
-    known = lasting(markers, readout.classes, readout.idle, end, trial_s=ask.trial_s)
+    known = _known(bundle, markers, ask, end)
     return labelled(
         log,
         behind_rest(log, known, ask.rest_s),
@@ -194,6 +203,15 @@ def trials_of(bundle: Bundle, log: LatentLog, markers: Sequence[Marker], ask: As
         before=np.inf if ask.seconds is None or ask.cues else begin + ask.seconds,
         most=ask.trials if not ask.cues else None,
     )
+
+
+def _known(bundle: Bundle, markers: Sequence[Marker], ask: Ask, now: float) -> list[Marker]:
+    """Return the markers, those without a duration with what can be known of it by now."""
+    return lasting(markers, bundle.readout.classes, bundle.readout.idle, now, trial_s=ask.trial_s)
+
+
+def _unsaid(_line: str) -> None:
+    """Say nothing."""
 
 
 def _steps(ask: Ask, bundle: Bundle) -> list[Step]:

@@ -48,3 +48,11 @@ def lasting(
 def endless(markers: Iterable[Marker], classes: Sequence[str], idle: str | None) -> list[Marker]:
     """Return the commands of which nobody knows how long they last."""
     return [one for one in markers if one.label in classes and one.label != idle and one.duration <= 0]
+
+
+def endless_said(idle: str | None) -> str:
+    """Return what to do about them."""
+    return (
+        f"where a trial's marker has no duration and none of {idle} follows it, nobody says how long the "
+        f"trial lasts, and nothing is learned from it. Say it with --trial-s, or send {idle} where one ends."
+    )

@@ -16,7 +16,7 @@ from toy_head import write_headed
 from typer.testing import CliRunner
 
 from engine.answers import Labelled
-from engine.bundle import load
+from engine.bundle import MANIFEST, load
 from engine.calibrate import fitted, made_of
 from engine.calibration import Calibration, MadeOf, Tied, check_place, read, write
 from engine.cli import app
@@ -167,5 +167,26 @@ def test_trials_without_an_end_are_told(tmp_path: Path) -> None:
     found = Labelled(none, {}, 1, 0.0, endless=4)
     made = made_of(found, "me")
     assert made.left_out == 5
-    with pytest.raises(ConfigError, match=r"4 more .* nobody says how long .* --trial-s, .* send rest where"):
+    with pytest.raises(ConfigError, match=r"4 more .* nobody says how long .* send rest where one ends"):
         fitted(bundle, source_head(bundle), found, made)
+
+
+def test_trials_without_an_end_are_told_while_they_come(tmp_path: Path) -> None:
+    """Once, as soon as it is known, and not of trials that are answered at a set time."""
+    config = recorded(tmp_path, {"1": "left_fist", "2": "right_fist"})
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    arrays["events"][:, 1] = 0
+    np.savez(tmp_path / "a.npz", **arrays)
+    calibrate = ["calibrate", str(config), "-o", str(tmp_path / "me.json"), "--json"]
+    assert CliRunner().invoke(app, calibrate).exit_code == 0
+    manifest = tmp_path / "bundle" / MANIFEST
+    task = {"classes": [], "protocol": {"kind": "windows", "from_s": 0.3, "window_s": 0.5}}
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"provenance": {"task": task}}))
+    result = CliRunner().invoke(app, calibrate)
+    assert result.stderr.count("nobody says how long the trial lasts") == 1
+    assert "8 more were left out: where" in json.loads(result.stdout)["error"]["message"]
+    said = CliRunner().invoke(app, [*calibrate, "--trial-s", "3", "--trials", "6"])
+    assert said.exit_code == 0, said.output
+    assert sum(json.loads(said.stdout)["trials"].values()) == 6
+    assert "nobody says" not in said.stderr
