@@ -72,7 +72,7 @@ def build(config: Config) -> nn.Module:
         f"{config.sfreq:g} Hz"
     )
     with _said(where):
-        net = _pretrained(cls, config, given) if config.pretrained else _made(cls, given, where)
+        net = _pretrained(cls, config, given) if config.pretrained else _made(cls, config, given, where)
     if config.ch_names and "ch_names" in inspect.signature(net.forward).parameters:
         net = Named(net, config.ch_names)
     shape = _answer(net, config, where)
@@ -162,13 +162,30 @@ def _said(where: str) -> Iterator[None]:
         log.warning("%s: %s", where, text)
 
 
-def _made(cls: Any, given: dict[str, Any], where: str) -> nn.Module:
+def _made(cls: Any, config: Config, given: dict[str, Any], where: str) -> nn.Module:
     taken = inspect.signature(cls).parameters
     try:
         net: nn.Module = cls(**{name: value for name, value in given.items() if name in taken})
     except Exception as error:  # sixty nets refuse in as many ways
-        raise ConfigError(f"Cannot build {where}: {type(error).__name__}: {error}") from error
+        raise _refused(f"Cannot build {where}", error, config) from error
     return net
+
+
+def _refused(problem: str, error: Exception, config: Config) -> ConfigError:
+    """Return the net's own complaint with what to change: it seldom says that in our words."""
+    taken, window = inspect.signature(_class(config.net)).parameters, config.window
+    patch = config.params.get("patch_size", getattr(taken.get("patch_size"), "default", None))
+    if isinstance(patch, int) and patch > 0 and window % patch:
+        whole = [n * patch for n in (window // patch, window // patch + 1) if n]
+        lengths = " or ".join(f"{n} ({n / config.sfreq:g} s)" for n in whole)
+        change = f"It looks at patches of {patch} samples: set model.window to {lengths}, as cut.window_s."
+    else:
+        own = ", ".join(name for name in taken if name not in OURS)
+        change = (
+            "Set model.window (as cut.window_s) or the channels to what it takes, or one of its own settings "
+            f"under model.params ({own}); or choose another net."
+        )
+    return ConfigError(f"{problem}: {type(error).__name__}: {error}. {change}")
 
 
 def _pretrained(cls: Any, config: Config, given: dict[str, Any]) -> nn.Module:
@@ -198,7 +215,7 @@ def _answer(net: nn.Module, config: Config, where: str) -> tuple[int, ...]:
         with torch.no_grad(), _said(where):
             answer = net.eval()(torch.zeros(2, config.n_chans, config.window))
     except Exception as error:  # a shape that it finds out about only here
-        raise ConfigError(f"Cannot run {where}: {type(error).__name__}: {error}") from error
+        raise _refused(f"Cannot run {where}", error, config) from error
     finally:
         net.train(was_training)
     return tuple(answer.shape) if isinstance(answer, Tensor) else ()

@@ -113,6 +113,17 @@ def test_a_window_that_a_net_cannot_take_is_refused() -> None:
         ConfigError, match="ShallowFBCSPNet for 4 channels and windows of 64 samples at 64 Hz"
     ):
         built(SMALL.model_copy(update={"net": "ShallowFBCSPNet", "params": {}}))
+    with pytest.raises(ConfigError, match=r"Set model.window .* model.params \(n_filters_time, "):
+        built(SMALL.model_copy(update={"net": "ShallowFBCSPNet", "params": {}}))
+
+
+@pytest.mark.parametrize("net", ["Labram", "CBraMod"])
+def test_a_window_of_no_whole_patches_is_answered_with_those_that_are(net: str) -> None:
+    """Which net, which window, what it complained of, and the windows it takes; one of these it takes."""
+    config = SMALL.model_copy(update={"net": net, "params": {}, "window": 480, "sfreq": 160.0})
+    with pytest.raises(ConfigError, match=r"480 samples at 160 Hz: \w+Error: .*200") as error:
+        built(config)
+    assert "set model.window to 400 (2.5 s) or 600 (3.75 s), as cut.window_s" in str(error.value)
 
 
 def test_a_net_that_is_no_classifier_is_refused() -> None:
