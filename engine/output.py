@@ -80,7 +80,7 @@ class Output:
             self._refuse(type(error).__name__, f"{where}{error.strerror or error}")
             raise SystemExit(EXIT_ERROR) from None
         except KeyboardInterrupt:
-            self._refuse("Interrupted", "interrupted before there was anything to report")
+            self._refuse("Interrupted", "interrupted; nothing is kept. The same command begins anew")
             raise SystemExit(EXIT_INTERRUPTED) from None
 
     def _refuse(self, kind: str, message: str) -> None:

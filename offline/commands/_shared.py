@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -27,6 +29,10 @@ Subjects = Annotated[
 ]
 
 
+DONE_STAYS = "what is done is kept. Go on: the same command"
+BEGINS_ANEW = "nothing is kept. The same command begins anew"
+
+
 def need(*packages: str) -> None:
     """Raise MissingDependency unless these can be imported; nothing is imported yet."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
@@ -36,8 +42,17 @@ def need(*packages: str) -> None:
         )
 
 
+@contextmanager
+def keeping(out: Output, kept: str | Callable[[], str]) -> Iterator[None]:
+    """Where Ctrl-C ends what runs inside, say what is kept and how to go on, and exit as interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupted(out, kept if isinstance(kept, str) else kept())
+
+
 def interrupted(out: Output, kept: str) -> NoReturn:
-    """Say what an interrupted training kept, and exit as interrupted."""
+    """Say what an interrupted command kept, and exit as interrupted."""
     if out.json:
         out.document({"error": {"type": "Interrupted", "message": f"Interrupted; {kept}"}})
     else:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from engine.output import EXIT_INTERRUPTED, Output
+from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import Changes, Json, need, quiet
+from offline.commands._shared import DONE_STAYS, Changes, Json, keeping, need, quiet
 
 
 def benchmark(
@@ -32,12 +32,8 @@ def benchmark(
         quiet("lightning.pytorch", "lightning.fabric")
 
         recipe = load(config, changes or ())
-        try:
-            with bar(out, "benchmark") as progress:
-                document = run(recipe, only=only, report_only=report, progress=progress)
-        except KeyboardInterrupt:
-            out.say("interrupted: what is done stays; the same command goes on from there")
-            raise SystemExit(EXIT_INTERRUPTED) from None
+        with keeping(out, DONE_STAYS), bar(out, "benchmark") as progress:
+            document = run(recipe, only=only, report_only=report, progress=progress)
         if json:
             out.document(document)
             return

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from engine.output import EXIT_INTERRUPTED, Output
+from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import Json, need, quiet
+from offline.commands._shared import DONE_STAYS, Json, keeping, need, quiet
 
 
 def crossval(
@@ -28,12 +28,8 @@ def crossval(
         quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
 
         recipe = load(config)
-        try:
-            with bar(out, "cross-validating") as progress:
-                document = run(recipe, progress=progress)
-        except KeyboardInterrupt:
-            out.say("interrupted: what is done stays; the same command goes on from there")
-            raise SystemExit(EXIT_INTERRUPTED) from None
+        with keeping(out, DONE_STAYS), bar(out, "cross-validating") as progress:
+            document = run(recipe, progress=progress)
         if json:
             out.document(document)
             return

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.output import EXIT_INTERRUPTED, Output
+from engine.output import Output
 from offline.commands._bar import bar
 from offline.commands._folder import (
     Channels,
@@ -18,7 +18,7 @@ from offline.commands._folder import (
     UvPerCount,
     folder_of,
 )
-from offline.commands._shared import Json, need
+from offline.commands._shared import Json, keeping, need
 
 MARKERS = 6  # of a recording that are listed
 
@@ -93,9 +93,6 @@ def prepare(
         from offline.data.prepare import prepare as run
 
         settings = load(config)
-        try:
+        with keeping(out, "the subjects that are done are kept. Go on: the same command"):
             report = run(settings, workers=workers, progress=not json, say=out.say)
-        except KeyboardInterrupt:
-            out.say("interrupted: the subjects that are done stay; the same command goes on from there")
-            raise SystemExit(EXIT_INTERRUPTED) from None
         out.result(report)

@@ -21,7 +21,7 @@ from offline.commands._folder import (
     folder_of,
     given,
 )
-from offline.commands._shared import DataFolder, Json, Subjects, need
+from offline.commands._shared import DONE_STAYS, DataFolder, Json, Subjects, keeping, need
 from offline.export_folder import refuse_unwritable
 from streamer.errors import ConfigError
 
@@ -157,7 +157,8 @@ def _evaluated(out: Output, asked: _Asked, bundles: Sequence[Bundle]) -> dict[st
     from offline.evaluate.windowed import evaluate_windowed
 
     data, subjects, options, keep = asked.data, asked.subjects, asked.options, asked.output
-    with bar(out, "evaluating") as progress:
+    lost = "nothing is kept: with --output FOLDER what was played is, and the same command goes on"
+    with keeping(out, DONE_STAYS if keep else lost), bar(out, "evaluating") as progress:
         made = evaluate_all(bundles, data, subjects, options=options, keep=keep, progress=progress)
         progress("scoring", 0, 1)
         content = document(made)

@@ -9,7 +9,7 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import Changes, Json, Resume, interrupted, need, quiet
+from offline.commands._shared import Changes, Json, Resume, keeping, need, quiet
 from streamer.errors import ConfigError
 
 
@@ -39,11 +39,12 @@ def finetune(
         if test:
             _test(out, settings.output, test, resume)
             return
-        try:
-            with bar(out, "reading recordings") as progress:
-                run = run_training(settings, resume=resume, progress=progress)
-        except KeyboardInterrupt:
-            interrupted(out, _kept(settings.output, steps=settings.mode != "frozen"))
+        steps = settings.mode != "frozen"
+        with (
+            keeping(out, lambda: _kept(settings.output, steps=steps)),
+            bar(out, "reading recordings") as progress,
+        ):
+            run = run_training(settings, resume=resume, progress=progress)
         frozen = {f"frozen_{name}": run.start[name] for name in ("balanced_accuracy", "cross_entropy")}
         out.result(
             {

@@ -18,7 +18,7 @@ from offline.commands._folder import (
     folder_of,
     given,
 )
-from offline.commands._shared import BundleRef, Json, Subjects
+from offline.commands._shared import BEGINS_ANEW, BundleRef, Json, Subjects, keeping
 from streamer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def operate(
             )
         if nets is not None and (data is None or played is None):
             raise ConfigError("--nets goes with --played and --data: whose recordings are asked about.")
-        with bar(out, "measuring") as progress:
+        with keeping(out, BEGINS_ANEW), bar(out, "measuring") as progress:
             if played is not None:
                 operated = operate_played(
                     bundle, played, output, subjects, data=data, nets=nets, options=options, progress=progress

@@ -10,7 +10,16 @@ import typer
 from engine.output import Output
 from offline.commands._bar import bar
 from offline.commands._folder import Channels, Hold, Holes, Labels, SubjectPattern, UvPerCount, folder_of
-from offline.commands._shared import BundleRef, DataFolder, Json, Subjects, need, quiet
+from offline.commands._shared import (
+    BEGINS_ANEW,
+    BundleRef,
+    DataFolder,
+    Json,
+    Subjects,
+    keeping,
+    need,
+    quiet,
+)
 from streamer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,11 +80,12 @@ def personalise(
             if subjects is not None and len(subjects) > 1:
                 raise ConfigError("A bundle is made for one person: name one, --subjects S005.")
             who = subjects[0] if subjects else None
-            own = make(origin(bundle, run), data, who, output, settings, options=options)
+            with keeping(out, BEGINS_ANEW):
+                own = make(origin(bundle, run), data, who, output, settings, options=options)
             out.result(_told(own, output))
             return
         limit = MINUTE_S if seconds is None and trials is None else seconds
-        with bar(out, "personalising") as progress:
+        with keeping(out, BEGINS_ANEW), bar(out, "personalising") as progress:
             found = score_people(
                 origin(bundle, run),
                 data,

@@ -9,7 +9,7 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import Json, need
+from offline.commands._shared import DONE_STAYS, Json, keeping, need
 
 
 def probe(
@@ -24,7 +24,7 @@ def probe(
         from offline.probe.recipe import load
 
         recipe = load(config)
-        with bar(out, "probing") as progress:
+        with keeping(out, DONE_STAYS), bar(out, "probing") as progress:
             document = compare(recipe, progress=progress)
         if json:
             out.document(document)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import Json, Resume, interrupted, need, quiet
+from offline.commands._shared import Json, Resume, keeping, need, quiet
 
 
 def train(
@@ -29,10 +29,8 @@ def train(
 
         quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
         settings = load(recipe, change or [])
-        try:
+        with keeping(out, lambda: _kept(settings.output)):
             run = run_training(settings, resume=resume, progress=not json)
-        except KeyboardInterrupt:
-            interrupted(out, _kept(settings.output))
         out.result(
             {
                 "output": str(settings.output),
