@@ -11,6 +11,7 @@ from typing import Any
 from engine.bundle import Bundle
 from offline.benchmark.cells import ABOUT
 from offline.data.sources import select
+from offline.design import design_of, differing
 from offline.evaluate.played import Played
 from streamer.errors import RecordingError
 
@@ -25,7 +26,8 @@ def read_played(folder: Path, bundle: Bundle, subjects: Sequence[str] | None = N
     folder : Path
         ``cells/MODEL`` of a benchmark, or a folder below it; folders that begin with a dot are not whole.
     bundle : Bundle
-        That they must fit: in the number of classes, and in the time from one decision to the next.
+        That they must fit: in its design (`offline.design`) where the cells tell theirs, in the number of
+        classes, and in the time from one decision to the next.
     subjects : sequence of str, optional
         Only these, names or ranges.
 
@@ -35,6 +37,8 @@ def read_played(folder: Path, bundle: Bundle, subjects: Sequence[str] | None = N
         No such folder, nothing in it, somebody who is not there, a damaged file, of another bundle's kind, or
         cells of more than one recipe.
     """
+    for place in _places(folder):
+        _refuse_other(place, bundle)
     paths = [path for place in _places(folder) for path in sorted(place.glob("*.npz"))]
     if not paths:
         raise RecordingError(
@@ -58,6 +62,27 @@ def temperature_of(folder: Path) -> float | None:
     return statistics.median(found) if found else None
 
 
+def told_design(folder: Path) -> bool:
+    """Whether every cell tells of what design its net is; those of before do not."""
+    told = [about for place in _places(folder) if (about := _about(place)) is not None]
+    return bool(told) and all(about["design"] is not None for about in told)
+
+
+def _refuse_other(place: Path, bundle: Bundle) -> None:
+    """Refuse a cell whose net is of another design than the bundle, or is none."""
+    about = _about(place)
+    if about is None:
+        return
+    take = "Take the cells of the bundle's own recipe."
+    if about["classical"]:
+        raise RecordingError(f"{place} is of {about['model']}, which is no net. {take}")
+    if wrong := differing(design_of(bundle), about["design"] or {}):
+        raise RecordingError(
+            f"{place} is of {about['model']}: its net and bundle {bundle.label} differ in "
+            f"{', '.join(wrong)}. {take}"
+        )
+
+
 def _places(folder: Path) -> list[Path]:
     """Return the folder itself where it is a cell, else also those below it that are of the first seed."""
     if (folder / ABOUT).is_file() or not folder.is_dir():
@@ -73,7 +98,7 @@ def _places(folder: Path) -> list[Path]:
 
 
 def _about(place: Path) -> dict[str, Any] | None:
-    """Return seed, recipe and temperature of a cell; None where the folder is none."""
+    """Return what a cell says of itself; None where the folder is none."""
     path = place / ABOUT
     if not path.is_file():
         return None
@@ -83,6 +108,9 @@ def _about(place: Path) -> dict[str, Any] | None:
             "seed": int(about["seed"]),
             "recipe": about.get("recipe"),  # cells of before it was told have none
             "temperature": float(about["temperature"]),
+            "model": str(about.get("model", place.parent.name)),
+            "design": about.get("design") and dict(about["design"]),  # nor this
+            "classical": "design" in about and about["design"] is None,
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordingError(f"{path} is damaged ({error}): run the benchmark again.") from error

@@ -170,6 +170,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "trained_on": {"folder": _places(recipe), **run.subjects},
         "fingerprints": run.fingerprints,
         "recipe": recipe.digest(),
+        "design": recipe.design(),
         "seed": recipe.seed,
         "validation": run.scores,
         "task": _task(recipe),

@@ -15,7 +15,8 @@ from engine.decision import DecisionSettings
 from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
 from offline.activations import Tally, tally
-from offline.cells_played import read_played, temperature_of
+from offline.cells_played import read_played, temperature_of, told_design
+from offline.design import design_of, differing
 from offline.evaluate.namesakes import namesakes, told, told_met
 from offline.evaluate.played import Played, play
 from offline.evaluate.protocol import Live
@@ -28,6 +29,8 @@ from offline.probe.tasks import Session
 from streamer.errors import ConfigError, RecordingError
 
 PEOPLE = "not trained on; those that validated the bundle may be among them"
+SAME = "nets of the same recipe"
+UNTOLD = "nets that do not tell their recipe: it is the user's word that it is the same"
 Progress = Callable[[str, int, int], None]
 
 
@@ -121,15 +124,15 @@ def operate_played(
     if bundle.readout.idle is None and temperature is None:
         _with_idle(reference)  # there is nothing to take over
     played = read_played(Path(folder), bundle, subjects)
+    whose = SAME if told_design(Path(folder)) else UNTOLD
     head: bytes | None = None
     if temperature is not None:
         bundle = _with_temperature(bundle, temperature)
         if bundle.readout.head is not None:
             head = _head(bundle, data, nets, options, progress)
     if bundle.readout.idle is None:
-        return _write(bundle, _as_it_was(bundle, played, options), Path(output), head)
-    said = {"decisions_of": "nets of the same recipe"}
-    return _operated(bundle, played, said, Path(folder), Path(output), options, head)
+        return _write(bundle, _as_it_was(bundle, played, whose, options), Path(output), head)
+    return _operated(bundle, played, {"decisions_of": whose}, Path(folder), Path(output), options, head)
 
 
 def _head(
@@ -172,8 +175,10 @@ def _unknown_to(
     for done, folder in enumerate(folders):
         progress(folder.parent.name, done, len(folders))
         net = _with_temperature(load(folder), bundle.readout.temperature)
-        if net.readout.classes != bundle.readout.classes:
-            raise ConfigError(f"{folder} decides {', '.join(net.readout.classes)}: it is of another recipe.")
+        if wrong := differing(design_of(bundle), design_of(net)):
+            raise ConfigError(
+                f"{folder} is of another recipe: it and bundle {bundle.label} differ in {', '.join(wrong)}."
+            )
         sessions = [one for one in _unknown(net, data, options) if one.subject not in seen]
         seen |= {one.subject for one in sessions}
         yield net, sessions
@@ -211,11 +216,11 @@ class _Fitted:
     about: dict[str, Any]
 
 
-def _as_it_was(bundle: Bundle, played: Sequence[Played], options: Options | None) -> _Fitted:
+def _as_it_was(bundle: Bundle, played: Sequence[Played], whose: str, options: Options | None) -> _Fitted:
     """Return the decision stage as the bundle has it, and whose nets its temperature is of."""
     readout, live = bundle.readout, protocol_of(bundle, options).live
     subjects = sorted({one.subject for one in played})
-    about = {"temperature_of": "nets of the same recipe", "subjects": subjects}
+    about = {"temperature_of": whose, "subjects": subjects}
     return _Fitted(readout.decision, readout.operating, live, about)
 
 

@@ -51,6 +51,8 @@ class Answered:
         It took.
     temperature : float
         That the logits were divided by.
+    design : dict, optional
+        Of the net (`offline.design`); None of a classical decoder, which is none.
     """
 
     played: tuple[Played, ...]
@@ -60,6 +62,7 @@ class Answered:
     uncalibrated: tuple[Played, ...] = ()
     seconds: float = 0.0
     temperature: float = 1.0
+    design: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Cell:
             "notes": list(answered.notes),
             "seconds": answered.seconds,
             "temperature": answered.temperature,
+            "design": answered.design,
             "versions": versions(*PACKAGES),
         }
         (part / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
@@ -137,6 +141,7 @@ class Cell:
                 uncalibrated=self._group("uncalibrated"),
                 seconds=float(about["seconds"]),
                 temperature=float(about["temperature"]),
+                design=about.get("design"),  # cells of before do not tell it
             )
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise RecordingError(

@@ -19,6 +19,7 @@ from offline.benchmark.classical import asked_after_rest, train_decoder
 from offline.benchmark.memo import Memo
 from offline.benchmark.people import Fold, Recordings
 from offline.benchmark.recipe import Calibrate, Classical, Finetuned, Recipe, Task, Trained
+from offline.design import design_of
 from offline.evaluate.played import Played, play
 from offline.probe.recipe import digest
 from offline.probe.tasks import Session
@@ -182,7 +183,9 @@ def _play(bundle: Bundle, notes: tuple[str, ...], bench: Bench, fold: Fold) -> A
     people = {name: bench.recordings.sessions(name) for name in fold.test}
     with OnnxRuntime().open(bundle) as backend:
         played = tuple(play(bundle, backend, one) for sessions in people.values() for one in sessions)
-        answered = Answered(played, readout.decision, notes, temperature=readout.temperature)
+        answered = Answered(
+            played, readout.decision, notes, temperature=readout.temperature, design=design_of(bundle)
+        )
         if bench.recipe.calibrate is None:
             return answered
         return _refitted(answered, bundle, backend, people, bench.recipe.calibrate)

@@ -168,6 +168,11 @@ class Recipe(Config):
         """Return 16 hex digits of what decides the weights."""
         return hashlib.sha256(self._course().encode()).hexdigest()[:16]
 
+    def design(self) -> str:
+        """Return 16 hex digits of what nets share that learn from other people, or with another seed."""
+        shared = {key: value for key, value in self.course().items() if key not in ("data", "seed")}
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
+
     def course(self) -> dict[str, Any]:
         """Return what decides the weights, as JSON values: not output folder, card or decision stage."""
         course: dict[str, Any] = json.loads(self._course())

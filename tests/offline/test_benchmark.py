@@ -27,6 +27,7 @@ from offline.benchmark.cells import Answered
 from offline.benchmark.people import Recordings, folds_of
 from offline.benchmark.recipe import Recipe
 from offline.benchmark.rows import row_of
+from offline.design import design_of
 from offline.evaluate import idle
 from streamer.errors import ConfigError
 from streamer.types import Marker
@@ -277,6 +278,9 @@ def test_a_trained_model_is_played_through_the_engine_and_its_seeds_also_answer_
     assert together == alone  # the fake gives every seed the same net
     assert document["best_baseline"] == "mdm"
     assert [(one["first"], one["second"]) for one in document["differences"]] == [("net", "mdm")]
+    told = [json.loads(path.read_bytes()) for path in sorted((recipe.output / "cells").glob("*/*/cell.json"))]
+    designs = {"net": design_of(tiny_bundle), "mdm": None}  # a classical decoder is no net
+    assert all(one["design"] == designs[one["model"]] for one in told)
 
     file.write_text("data: {train: [Q1], validate: [Q2]}\n")  # who learns is the fold's to say
     assert benchmark(recipe)["rows"] == document["rows"]

@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from engine.decision import DecisionConfig, EvidenceConfig
 from engine.operating import Override, bound_for, expected, settle
 from offline.activations import Tally, asked_for_nothing, tally
 from offline.cli import app
+from offline.design import design_of, differing
 from offline.evaluate.decide import decide
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Live
@@ -316,7 +318,9 @@ def test_a_bundle_is_operated_by_what_its_siblings_said(tmp_path: Path) -> None:
     for seed in range(4):
         place = cells / f"seed0_fold{seed % 2}"
         place.mkdir(parents=True, exist_ok=True)
-        (place / "cell.json").write_text(cell_of(0, (0.5, 2.0)[seed % 2] * 1.5))
+        (place / "cell.json").write_text(
+            cell_of(0, (0.5, 2.0)[seed % 2] * 1.5, design=design_of(load(folder)))
+        )
         as_toy(played(seed)).save(place / f"{seed:03d}.npz")
     for aside in (cells / "seed0_fold0" / "calibrated", cells / ".seed0_fold2.part"):
         aside.mkdir()
@@ -365,9 +369,49 @@ def test_what_another_recipe_said_is_refused(tmp_path: Path) -> None:
             operate_played(folder, tmp_path / "cells", tmp_path / "new")
 
 
-def cell_of(seed: int, temperature: float, recipe: str = "a") -> str:
-    """What a benchmark says of a cell."""
-    return json.dumps({"seed": seed, "temperature": temperature, "recipe": recipe})
+def cell_of(seed: int, temperature: float, recipe: str = "a", **more: Any) -> str:
+    """What a benchmark says of a cell; of one of before without a design."""
+    return json.dumps({"seed": seed, "temperature": temperature, "recipe": recipe, "model": "EEGNet", **more})
+
+
+def test_a_cell_of_another_design_is_refused_by_name(tmp_path: Path) -> None:
+    """Classes and pace make no recipe, a classical decoder is no net, and what is not told is said."""
+    graph = toy_graph()
+    folder, cells = write_bundle(tmp_path / "toy", toy_manifest(graph), graph), tmp_path / "cells"
+    cells.mkdir()
+    for person in range(2):
+        as_toy(played(person)).save(cells / f"{person:03d}.npz")
+    own = design_of(load(folder))
+    state = {"state": [{"input": "state_0", "output": "state_0_out", "shape": [1, 9], "dtype": "float32"}]}
+    for design, said in (
+        (None, "EEGNet, which is no net"),
+        (own | {"graph": own["graph"] | state}, "EEGNet: its net and bundle toy 1 differ in graph"),
+        (own | {"input": own["input"] | {"dsp": []}}, "differ in input"),
+        (own | {"system": "other", "recipe": "b"}, "differ in system"),
+    ):
+        (cells / "cell.json").write_text(cell_of(0, 1.0, design=design))
+        with pytest.raises(RecordingError, match=said):
+            operate_played(folder, cells, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    for told, said in (({"design": own}, "nets of the same recipe"), ({}, "do not tell their recipe")):
+        (cells / "cell.json").write_text(cell_of(0, 1.0, **told))
+        new = operate_played(folder, cells, tmp_path / "new")
+        assert said in new.manifest.provenance["operating"]["decisions_of"]
+
+
+def test_nets_of_one_recipe_share_a_design(tmp_path: Path) -> None:
+    """Another temperature and a prior from other people are of the people, another setting is not."""
+    graph = toy_graph()
+    manifest = toy_manifest(graph)
+    manifest["input"]["dsp"].append({"kind": "align"})
+    one = design_of(load(write_bundle(tmp_path / "one", manifest, graph)))
+    manifest["input"]["dsp"][-1]["prior"] = np.eye(len(CHANNELS)).tolist()
+    manifest["readout"]["temperature"] = 3.0
+    other = design_of(load(write_bundle(tmp_path / "other", manifest, graph)))
+    assert one == other
+    manifest["input"]["dsp"][-1]["forget_s"] = 7.0
+    third = design_of(load(write_bundle(tmp_path / "third", manifest, graph)))
+    assert differing(one, third) == ["input"]
 
 
 def test_people_count_once_however_many_seeds_answered_for_them(tmp_path: Path) -> None:
