@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 from engine.bundle import MANIFEST, Bundle, digest, load
-from offline.files import replacing
+from engine.bundle_folder import CARD, replace_files
 from streamer.errors import BundleError, ConfigError
-
-CARD = "MODEL_CARD.md"
 
 
 def put(folder: Path, text: Path) -> Bundle:
@@ -38,7 +36,5 @@ def put(folder: Path, text: Path) -> Bundle:
         manifest["files"][CARD] = digest(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{folder} holds no bundle that could take a card ({error}).") from error
-    for name, new in ((CARD, content), (MANIFEST, f"{json.dumps(manifest, indent=1)}\n".encode())):
-        with replacing(folder / name) as temporary:
-            temporary.write_bytes(new)
+    replace_files(folder, {CARD: content, MANIFEST: f"{json.dumps(manifest, indent=1)}\n".encode()})
     return load(folder)

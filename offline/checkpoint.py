@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from offline.files import replacing
+from engine.files import replacing
 from streamer.errors import ConfigError
 
 PLAIN = (bool, int, float, str, type(None))

@@ -13,10 +13,9 @@ import numpy as np
 
 from engine.bundle import FORMAT, MANIFEST, Bundle, Graph, Manifest, digest
 from engine.bundle import load as load_bundle
+from engine.bundle_folder import CARD, refuse_other, replace_files
 from engine.head import Head
 from engine.manifest import PRODUCTS
-from offline.card import CARD
-from offline.export_folder import refuse_other
 from offline.export_graph import (
     GRAPH_FILE,
     OPSET,
@@ -132,9 +131,7 @@ def write(manifest: dict[str, Any], graph_bytes: bytes, folder: Path) -> Bundle:
     checked = Manifest.model_validate({"format": FORMAT, **manifest, "files": hashes})
     unused = set(PRODUCTS) - {checked.product}
     text = json.dumps(checked.model_dump(mode="json", exclude=unused), indent=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {**contents, MANIFEST: f"{text}\n".encode()}.items():
-        (folder / name).write_bytes(content)
+    replace_files(folder, {**contents, MANIFEST: f"{text}\n".encode()})
     return load_bundle(folder)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundle import Bundle, Graph
+from engine.bundle_folder import refuse_other
 from offline.evaluate.protocol import Windows as WindowsAsked
 from offline.export import TOOLS, WHERE, write
-from offline.export_folder import refuse_other
 from offline.export_graph import Array, check_parity, export_step, probes
 from offline.export_part import NOISE_UV
 from offline.finetune.data import Labelled

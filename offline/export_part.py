@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from engine.bundle import Bundle, Graph
+from engine.bundle_folder import refuse_other
 from engine.manifest import CODES_UNIT
 from offline import run_folder
 from offline.blocks.scale import RunningScale
 from offline.data.shards import ShardSet
 from offline.export import TOOLS, write
-from offline.export_folder import refuse_other
 from offline.export_graph import Array, check_parity, export_step, per_channel, probes
 from offline.provenance import versions
 from offline.runs import PretrainRun, load_run, load_system

@@ -18,6 +18,7 @@ from engine.answers import Answer, answer_of, spans_of
 from engine.backends import Backend
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import MANIFEST, Bundle, digest, load
+from engine.bundle_folder import replace_files
 from engine.gains import Gain
 from engine.head import HEAD_FILE, Head, SourceHead, pack, source_head
 from offline.evaluate.recordings import protocol_of
@@ -91,8 +92,7 @@ def attach(
     manifest = json.loads((path / MANIFEST).read_bytes())
     manifest["readout"]["head"] = HEAD_FILE
     manifest["files"][HEAD_FILE] = digest(content)
-    (path / HEAD_FILE).write_bytes(content)
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    replace_files(path, {HEAD_FILE: content, MANIFEST: f"{json.dumps(manifest, indent=1)}\n".encode()})
     written = load(path)
     source_head(written)
     return written

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import MANIFEST, Bundle, digest, load
+from engine.bundle_folder import refuse_other, replace_files
 from engine.decision import DecisionSettings
 from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
@@ -22,7 +23,7 @@ from offline.evaluate.played import Played, play
 from offline.evaluate.protocol import Live
 from offline.evaluate.recordings import Options, find_people, look, protocol_of, task_of, trained_on
 from offline.evaluate.renaming import refuse_unused
-from offline.export_folder import carry_training, refuse_other
+from offline.export_folder import carry_training
 from offline.head_statistics import measured_anew, measured_over
 from offline.operating import CONFIDENCE, fit
 from offline.probe.tasks import Session
@@ -296,9 +297,7 @@ def _write(bundle: Bundle, fitted: _Fitted, folder: Path, head: bytes | None = N
         }
     )
     text = json.dumps(manifest.model_dump(mode="json", exclude=set(PRODUCTS) - {manifest.product}), indent=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {**contents, MANIFEST: f"{text}\n".encode()}.items():
-        (folder / name).write_bytes(content)
+    replace_files(folder, {**contents, MANIFEST: f"{text}\n".encode()})
     carry_training(bundle.folder, folder)
     return load(folder)
 

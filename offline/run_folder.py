@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from engine.faults import faults
-from offline.files import replacing
+from engine.files import replacing
 from streamer.errors import ConfigError
 
 RUN = "run.json"

@@ -197,3 +197,14 @@ def spoil(path: Path, member: str) -> None:
         except (OSError, ValueError, zipfile.BadZipFile):
             continue
     raise AssertionError(f"no bit of {member} matters")
+
+
+class Killed(Exception):
+    """What an interruption in the middle of a file raises."""
+
+
+def half_written(path: Path, content: bytes) -> int:
+    """Write half of a file and be interrupted; in place of `Path.write_bytes`."""
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
+    raise Killed

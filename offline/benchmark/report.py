@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.files import replacing
 from offline.benchmark.cells import Cell
 from offline.benchmark.people import Fold
 from offline.benchmark.picture import draw
@@ -15,7 +16,6 @@ from offline.benchmark.rows import Row, figure_of, row_of
 from offline.benchmark.tables import markdown
 from offline.evaluate.compare import holm, paired
 from offline.evaluate.plots import draw_all
-from offline.files import replacing
 from offline.provenance import machine
 
 JSON, MARKDOWN = "benchmark.json", "benchmark.md"

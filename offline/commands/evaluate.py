@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.bundle_folder import refuse_unwritable
 from engine.output import Output
 from offline.commands._bar import bar
 from offline.commands._folder import (
@@ -22,7 +23,6 @@ from offline.commands._folder import (
     given,
 )
 from offline.commands._shared import DONE_STAYS, DataFolder, Json, Subjects, keeping, need
-from offline.export_folder import refuse_unwritable
 from streamer.errors import ConfigError
 
 if TYPE_CHECKING:

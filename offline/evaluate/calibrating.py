@@ -10,12 +10,12 @@ from typing import Any
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle, digest
 from engine.calibrate import refuse_rest
+from engine.files import replacing
 from engine.head import source_head
 from offline.data.fingerprint import asked_of
 from offline.evaluate.calibrated import calibrated, row_of, summary
 from offline.evaluate.recordings import Options, Task, find_people, task_of
 from offline.evaluate.run import scorable
-from offline.files import replacing
 from offline.probe.tasks import Session
 from offline.provenance import versions
 from streamer.components import Config

@@ -19,10 +19,10 @@ from engine.bundle import Bundle
 from engine.calibration import Calibration
 from engine.config import RunConfig
 from engine.decision import DecisionSettings
+from engine.files import replacing
 from engine.framer import Frame
 from engine.pipeline import Pipeline
 from engine.refit import log_softmax as _log_softmax
-from offline.files import replacing
 from offline.probe.tasks import Session
 from streamer.chain import Chain
 from streamer.dsp import StepConfig

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.files import replacing
 from offline.evaluate.compare import compare
 from offline.evaluate.run import Evaluation, document_of
-from offline.files import replacing
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 Document = dict[str, Any]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.files import replacing
 from offline.calibrate import balanced_cross_entropy
-from offline.files import replacing
 from offline.finetune.data import Labelled, Progress
 from offline.finetune.run import FinetuneRun, load_model, load_run
 from offline.probe import heads as probe_heads

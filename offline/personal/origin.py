@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.bundle import Bundle
 from engine.bundle import load as load_bundle
-from offline.export_folder import TRAINING
+from engine.bundle_folder import TRAINING
 from offline.export_graph import check_parity, probes, streamlined
 from offline.personal.filters import refuse
 from offline.run_folder import RUN, WEIGHTS

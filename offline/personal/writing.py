@@ -9,11 +9,10 @@ from pathlib import Path
 
 from engine.bundle import MANIFEST, Bundle
 from engine.bundle import load as load_bundle
-from offline.card import CARD
+from engine.bundle_folder import CARD, refuse_unwritable
 from offline.evaluate.recordings import Options, find_people, task_of
 from offline.evaluate.renaming import refuse_unused
 from offline.export import export
-from offline.export_folder import refuse_unwritable
 from offline.personal.filters import Adapted, Settings, adapt
 from offline.personal.origin import Origin
 from offline.personal.person import Person, read_person

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_files import Killed, half_written
 from toy_bundle import CHANNELS, CLASSES, write_bundle
 from toy_head import head, headed_graph, headed_manifest
 
@@ -123,6 +124,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     graph = headed_graph()
     folder = write_bundle(tmp_path_factory.mktemp("gains") / "toy", headed_manifest(graph), graph)
     return attach(folder, [session(1), session(2)], [session(5), session(6)])
+
+
+def test_interrupted_while_it_is_put_in_a_head_leaves_the_old_one(
+    measured: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the two files that change neither is there without the other."""
+    folder = shutil.copytree(measured.folder, tmp_path / "toy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(Path, "write_bytes", half_written)
+    with pytest.raises(Killed):
+        attach(folder, [session(1), session(3)])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_what_others_gain_is_in_the_bundle(measured: Bundle) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_files import Killed, half_written
 from toy_bundle import CHANNELS, toy_graph, toy_manifest, write_bundle
 from typer.testing import CliRunner
 
@@ -113,6 +114,21 @@ def test_who_may_be_measured_on_is_said(toy: Path, tmp_path: Path) -> None:
     about = operate(toy, tmp_path / "data", tmp_path / "new").manifest.provenance["operating"]
     assert about["people"] == "not trained on; those that validated the bundle may be among them"
     assert about["recordings_left_out"] == 0
+
+
+def test_interrupted_while_writing_it_leaves_the_old_bundle(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over itself, too; and what stays the same is not written at all."""
+    stamp = (toy / "step.onnx").stat().st_mtime_ns
+    before = {path.name: path.read_bytes() for path in toy.iterdir() if path.is_file()}
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", half_written)
+        with pytest.raises(Killed):
+            operate(toy, tmp_path / "data", toy)
+    assert {path.name: path.read_bytes() for path in toy.iterdir() if path.is_file()} == before
+    assert operate(toy, tmp_path / "data", toy).readout.operating
+    assert (toy / "step.onnx").stat().st_mtime_ns == stamp
 
 
 def test_how_a_folder_is_read_goes_with_a_folder(toy: Path, tmp_path: Path) -> None:
