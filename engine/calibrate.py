@@ -21,6 +21,7 @@ from engine.lasting import endless_said
 from engine.manifest import Readout
 from engine.progress import Played, unseen
 from engine.refit_choice import Choice, choose, strength_of
+from engine.rest import SLACK_S, rested
 from engine.session import greeting, undecided
 from streamer.errors import ConfigError
 from streamer.sources.brainflow import Config as BrainFlow
@@ -28,9 +29,6 @@ from streamer.sources.brainflow import Config as BrainFlow
 KEPT = "the bundle's own head was kept"
 REFITTED = "the head was refitted"
 CENTRED = "the head was centred on the rest"
-SLACK_S = (
-    1e-3  # what stamps may be off by: on a clock that has run for days a hop at 6 s lies at 6.0000000001
-)
 
 
 def calibrate(
@@ -61,7 +59,7 @@ def calibrate(
     BundleError
         The bundle carries no head that could be refitted.
     ConfigError
-        Nobody gives cues, or too few trials came.
+        Nobody gives cues, too few trials came, or the rest is none or longer than the signal.
     StreamError
         The stream does not fit, or was lost.
     """
@@ -76,7 +74,7 @@ def calibrate(
         if why := undecided(heard.session, config.source):
             raise ConfigError(f"There is nothing to calibrate on: {why}")
         markers = heard.markers()
-    base, rest_s = centred(source, heard.log, ask.rest_s)
+    base, rest_s = centred(source, heard.log, _rested(bundle, heard, ask, say))
     found = trials_of(bundle, heard.log, markers, ask)
     return fitted(bundle, base, found, made_of(found, heard.session.feed.info.name, rest_s))
 
@@ -144,6 +142,18 @@ def centred(source: SourceHead, log: LatentLog, rest_s: float) -> tuple[SourceHe
     seconds = round(float(resting.sum() * np.median(np.diff(times))), 3)
     # What a refit gained others was measured on the head that is not centred.
     return replace(source, head=source.centred.centred_on(mean), centred=None, gains=()), seconds
+
+
+def _rested(bundle: Bundle, heard: Hearing, ask: Ask, say: Callable[[str], None]) -> float:
+    """Return how much of the rest that is asked for is one, s; `ConfigError` where it is none."""
+    if not ask.rest_s or ask.cues:  # our own cues ask for nothing in it
+        return ask.rest_s
+    wanted = ask.rest_s if ask.seconds is None else min(ask.rest_s, ask.seconds)
+    hop_s = heard.session.pipeline.hop_s
+    seconds, why = rested(heard.log, heard.markers(), bundle.readout, wanted, hop_s)
+    if why:
+        say(why)
+    return seconds
 
 
 def refuse_rest(bundle: Bundle, source: SourceHead) -> None:

@@ -35,7 +35,7 @@ from engine.progress import progress_bar
 from engine.prompt import line, prompt
 from engine.refit import Examples
 from engine.refit_choice import LAST_STRENGTH, STRENGTH, Choice, choose
-from streamer.errors import BciError
+from streamer.errors import BciError, ConfigError
 from streamer.player import Player
 from streamer.sources.synthetic import Config as Synthetic
 from streamer.types import Decision, Marker
@@ -275,12 +275,40 @@ def test_what_cannot_be_calibrated_is_said(
 def test_a_stretch_of_rest_centres(tmp_path: Path) -> None:
     """A bundle with a head for centred latents is calibrated by rest alone; labelled trials may refit it."""
     folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
-    alone = calibrate(config(folder, n_trials=1), Ask(rest_s=7.0))
+    alone = calibrate(config(folder, seconds=9.0, rest_s=7.0), Ask(rest_s=7.0))
     assert (alone.method, alone.made_of.trials) == ("the head was centred on the rest", {})
     assert alone.made_of.rest_s == pytest.approx(7.0, abs=0.5)
     assert alone.head is not None
     np.testing.assert_array_equal(alone.head.weight, 2 * np.eye(LATENTS))
-    assert calibrate(config(folder), Ask(rest_s=7.0)).old is not None
+    assert calibrate(config(folder), Ask(rest_s=2.0)).old is not None
+
+
+@pytest.mark.parametrize(
+    ("rest_s", "asked", "kept"),
+    [(8.0, 7.0, 7.0), (6.0, 7.0, 6.0), (4.0, 4.0, 4.0), (2.0, 7.0, None), (8.0, 20.0, None)],
+)
+def test_what_is_asked_for_in_a_rest_is_none_of_it(
+    tmp_path: Path, rest_s: float, asked: float, kept: float | None
+) -> None:
+    """It ends at the first cue, which is told; where less than half of it is left it is refused."""
+    folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
+    subject, said = config(folder, n_trials=1, rest_s=rest_s), list[str]()
+    if kept is None:
+        with pytest.raises(ConfigError, match=f"The {asked:g} s of rest are none: .* asked for from"):
+            calibrate(subject, Ask(rest_s=asked))
+        return
+    assert calibrate(subject, Ask(rest_s=asked), say=said.append).made_of.rest_s == pytest.approx(
+        kept, abs=0.3
+    )
+    told_ = [line for line in said if f"of the {asked:g} s are taken for rest" in line]
+    assert len(told_) == (kept < asked)
+
+
+def test_a_rest_longer_than_the_signal_is_refused(tmp_path: Path) -> None:
+    """With how much there is; nothing of it is taken in silence for the whole."""
+    folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
+    with pytest.raises(ConfigError, match="Only 10 s of the 600 s of rest came"):
+        calibrate(config(folder, seconds=10.0, rest_s=20.0), Ask(rest_s=600.0))
 
 
 @pytest.mark.parametrize("begin", [0.0, 1e3 + 0.1, 1e6 + 0.1, 3e7 + 0.3])
@@ -338,7 +366,7 @@ def test_rest_needs_no_markers(tmp_path: Path) -> None:
     """A live stream without a marker stream centres the head by its rest, as the recording of it does."""
     folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
     name = f"rest-{uuid.uuid4().hex[:8]}"
-    resting = SUBJECT | {"seconds": 7.0}
+    resting = SUBJECT | {"seconds": 7.0, "rest_s": 7.0}
     with (
         Synthetic.model_validate(resting).open() as subject,
         Player(subject, name=name, speed="max") as player,
@@ -355,7 +383,7 @@ def test_rest_needs_no_markers(tmp_path: Path) -> None:
 def test_too_few_trials_behind_a_rest_do_not_undo_it(tmp_path: Path) -> None:
     """Rest calibrates although the trials behind it are too few for more, and that is said."""
     folder = write_headed(tmp_path / "bundle", pack(source(centred=True)))
-    made = calibrate(config(folder, seconds=16.0), Ask(rest_s=7.0))
+    made = calibrate(config(folder, seconds=22.0, rest_s=7.0), Ask(rest_s=7.0))
     assert made.method == "the head was centred on the rest"
     assert "at least 4" in made.reason
 
