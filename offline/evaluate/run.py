@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -185,10 +186,9 @@ def _played(
         return playing(one.bundle, backend, session)
     path = kept_as(keep, one.bundle, one.task, content_of(session.recording))
     if path.is_file():
-        markers = tuple(
-            session.recording.markers
-        )  # the samples are the same, what is said of them may not be
-        return replace(Played.load(path), subject=session.subject, name=session.name, markers=markers)
+        with suppress(RecordingError):  # what is damaged is played again
+            markers = tuple(session.recording.markers)  # may be others, although the samples are the same
+            return replace(Played.load(path), subject=session.subject, name=session.name, markers=markers)
     played = playing(one.bundle, backend, session)
     path.parent.mkdir(parents=True, exist_ok=True)
     played.save(path)

@@ -144,7 +144,7 @@ def test_a_hole_is_what_it_is_in_a_run(toy: Bundle, tmp_path: Path, missing: int
 
 
 def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_path: Path) -> None:
-    """A second run plays nothing and says the same, also of fewer subjects; a damaged file is named."""
+    """A second run plays nothing and says the same, also of fewer people; what is damaged is made again."""
     fresh = evaluate(toy, folder, keep=tmp_path)
 
     def refuse(*_: object) -> Played:
@@ -155,8 +155,13 @@ def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_p
     some = evaluate_all([toy], folder, ["S2"], keep=tmp_path, playing=refuse)[0]
     assert some.scores().per_subject["S2"] == fresh.scores().per_subject["S2"]
     session = session_of(toy, folder, "S1")
-    kept_as(tmp_path, toy, fresh.task, content_of(session.recording)).write_bytes(b"PK nothing")
-    assert "no played recording" in evaluate(toy, folder, keep=tmp_path).skipped["S1/S1R1"]
+    path = kept_as(tmp_path, toy, fresh.task, content_of(session.recording))
+    whole_file = path.read_bytes()
+    for damaged in (b"PK nothing", whole_file[:-100], b""):
+        path.write_bytes(damaged)
+        mended = evaluate(toy, folder, keep=tmp_path)
+        assert (mended.skipped, mended.scores()) == ({}, fresh.scores())
+    assert evaluate_all([toy], folder, keep=tmp_path, playing=refuse)[0].scores() == fresh.scores()
 
 
 @pytest.mark.parametrize("n_hops", [0, 1])
