@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from engine.manifest import FREE_ROWS
 from offline.export_graph import OPSET, export_step, streamlined
+from offline.quiet import EXPORTER, quiet
 
 LEVEL_UV = 20.0  # of the noise that is fed in
 Array = NDArray[np.float32]
@@ -87,7 +88,7 @@ class _LastFrame(nn.Module):
 
 def _compiled(module: nn.Module, args: tuple[Tensor, ...]) -> Callable[[list[Any]], list[NDArray[Any]]]:
     """Return the module as a function of its inputs in order, run by ONNX Runtime on one thread."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet(EXPORTER):
         # The exporter's own use of torch's and onnxscript's deprecated names is no concern of the user.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

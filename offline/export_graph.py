@@ -21,6 +21,7 @@ from engine.bundle import Graph, State
 from engine.bundle import Tensor as TensorSpec
 from engine.manifest import FREE_DIMENSION, FREE_ROWS, MAX_CHANNELS, MAX_ROWS
 from offline.export_lower import lower
+from offline.quiet import EXPORTER, quiet
 from streamer.errors import BundleError
 
 OPSET = 20  # from 23 on torch writes Attention, which TensorRT does not build in float32
@@ -166,7 +167,7 @@ def _rows_of(content: bytes) -> str:
 def _traced(step: nn.Module, example: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
     """Return torch's ONNX program of a step; BundleError with torch's own reason where there is none."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet(EXPORTER):
             # The exporter's own use of torch's and onnxscript's deprecated names is no concern of the user.
             warnings.simplefilter("ignore")
             return torch.onnx.export(

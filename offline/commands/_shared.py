@@ -1,9 +1,8 @@
-"""What the commands share: their options, what must be installed, and quiet libraries."""
+"""What the commands share: their options, what must be installed, and what Ctrl-C leaves."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,9 +57,3 @@ def interrupted(out: Output, kept: str) -> NoReturn:
     else:
         out.say(f"Interrupted; {kept}")
     raise SystemExit(EXIT_INTERRUPTED)
-
-
-def quiet(*loggers: str) -> None:
-    """Keep libraries from talking about themselves; what they warn of is raised, not logged."""
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.ERROR)

@@ -9,7 +9,7 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import DONE_STAYS, Changes, Json, keeping, need, quiet
+from offline.commands._shared import DONE_STAYS, Changes, Json, keeping, need
 
 
 def benchmark(
@@ -28,8 +28,6 @@ def benchmark(
         need("torch", "lightning", "safetensors", "sklearn", "pyriemann", "matplotlib")
         from offline.benchmark.benchmark import benchmark as run
         from offline.benchmark.recipe import load
-
-        quiet("lightning.pytorch", "lightning.fabric")
 
         recipe = load(config, changes or ())
         with keeping(out, DONE_STAYS), bar(out, "benchmark") as progress:

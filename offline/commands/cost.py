@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import Json, need, quiet
+from offline.commands._shared import Json, need
 
 
 def cost(
@@ -20,7 +20,6 @@ def cost(
     out = Output(json)
     with out.errors():
         need("torch", "onnx", "onnxscript")
-        quiet("torch.onnx._internal.exporter._registration")
         from offline.cost import measure, of_recipe
 
         out.say("Random weights: what a decision costs depends on the model's sizes alone.")

@@ -9,7 +9,7 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import DONE_STAYS, Json, keeping, need, quiet
+from offline.commands._shared import DONE_STAYS, Json, keeping, need
 
 
 def crossval(
@@ -24,8 +24,6 @@ def crossval(
         need("torch", "lightning", "safetensors", "sklearn", "matplotlib")
         from offline.crossval.crossval import crossval as run
         from offline.crossval.recipe import load
-
-        quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
 
         recipe = load(config)
         with keeping(out, DONE_STAYS), bar(out, "cross-validating") as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import Json, need, quiet
+from offline.commands._shared import Json, need
 from streamer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ def export(
     out = Output(json)
     with out.errors():
         need("torch", "lightning", "onnx", "onnxscript")
-        quiet("torch.onnx._internal.exporter._registration")
         from offline.export_folder import drop_others_training
 
         if training:

@@ -9,7 +9,7 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._shared import Changes, Json, Resume, keeping, need, quiet
+from offline.commands._shared import Changes, Json, Resume, keeping, need
 from streamer.errors import ConfigError
 
 
@@ -34,7 +34,6 @@ def finetune(
         from offline.finetune.finetune import finetune as run_training
         from offline.finetune.recipe import load
 
-        quiet("lightning.pytorch", "lightning.fabric")
         settings = load(recipe, changes or ())
         if test:
             _test(out, settings.output, test, resume)

@@ -18,7 +18,6 @@ from offline.commands._shared import (
     Subjects,
     keeping,
     need,
-    quiet,
 )
 from streamer.errors import ConfigError
 
@@ -68,7 +67,6 @@ def personalise(
         from offline.personal.scoring import score_people
         from offline.personal.writing import personalise as make
 
-        quiet("torch.onnx._internal.exporter._registration")
         # Small nets: beside other work threads wait for each other, 106 s instead of 12 for 15 trials.
         torch.set_num_threads(1)
         given = {name: value for name, value in (("steps", steps), ("lr", lr)) if value is not None}

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from engine.output import EXIT_INTERRUPTED, Output
-from offline.commands._shared import Changes, Json, Resume, interrupted, need, quiet
+from offline.commands._shared import Changes, Json, Resume, interrupted, need
 
 
 def pretrain(
@@ -26,7 +26,6 @@ def pretrain(
         from offline.pretrain.pretrain import pretrain as run_training
         from offline.pretrain.recipe import load
 
-        quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
         settings = load(recipe, changes or ())
         precision = machine(settings).precision
         if first and precision != settings.optim.precision:

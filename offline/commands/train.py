@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.output import Output
-from offline.commands._shared import Json, Resume, keeping, need, quiet
+from offline.commands._shared import Json, Resume, keeping, need
 
 
 def train(
@@ -27,7 +27,6 @@ def train(
         from offline.train.recipe import load
         from offline.train.train import train as run_training
 
-        quiet("lightning.pytorch", "lightning.fabric")  # after the import, which sets their levels
         settings = load(recipe, change or [])
         with keeping(out, lambda: _kept(settings.output)):
             run = run_training(settings, resume=resume, progress=not json)

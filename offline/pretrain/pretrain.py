@@ -27,6 +27,7 @@ from offline.checkpoint import SafetensorsIO
 from offline.pretrain.data import PretrainData
 from offline.pretrain.module import Pretraining
 from offline.pretrain.recipe import PretrainRecipe
+from offline.quiet import LIGHTNING, quiet
 from offline.resume import interruptible
 from offline.runs import CHECKPOINT, PretrainRun
 from streamer.errors import ConfigError
@@ -91,8 +92,8 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     system = recipe.system.build(data.train.sfreq)
     module = Pretraining(recipe, system, data, _words(on))
-    trainer = _trainer(recipe, on, progress, stop_after)
-    with _quiet(), interruptible():
+    with _quiet(), quiet(*LIGHTNING), interruptible():
+        trainer = _trainer(recipe, on, progress, stop_after)
         checkpoint = recipe.output / CHECKPOINT if resume else None
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return module.run()

@@ -15,6 +15,7 @@ from offline import checkpoint as files
 from offline import operating, run_folder
 from offline.checkpoint import SafetensorsIO
 from offline.provenance import versions
+from offline.quiet import LIGHTNING, quiet
 from offline.resume import interruptible
 from offline.train import fitted
 from offline.train.cuts import hops
@@ -87,14 +88,14 @@ def _learned(
     """Return the model after its steps, with the weights that are kept."""
     loaders = Loaders(recipe, material)
     module = Learning(recipe)
-    trainer = _trainer(recipe, progress, stop_after)
-    with warnings.catch_warnings(), interruptible():
+    with warnings.catch_warnings(), quiet(*LIGHTNING), interruptible():
         # Batches come ready-made from memory: workers would only copy them between processes.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # It is not empty when a training is resumed or repeated, which is what was asked for.
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         # Lightning 2.6 asks torch's pytree in a way that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+        trainer = _trainer(recipe, progress, stop_after)
         trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     # From the file: where no epoch was left to resume, Lightning has not put the average in place.
     kept = BEST if recipe.optim.keep == "best" else CHECKPOINT

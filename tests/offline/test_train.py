@@ -26,7 +26,9 @@ from offline import checkpoint  # noqa: E402
 from offline.calibrate import fit_temperature  # noqa: E402
 from offline.cli import app  # noqa: E402
 from offline.evaluate.played import play  # noqa: E402
+from offline.export import export  # noqa: E402
 from offline.probe.features import Signal  # noqa: E402
+from offline.quiet import EXPORTER, LIGHTNING  # noqa: E402
 from offline.run_folder import RUN, WEIGHTS  # noqa: E402
 from offline.train.data import Side, prepare, read_material  # noqa: E402
 from offline.train.fold import train_fold  # noqa: E402
@@ -142,6 +144,17 @@ def test_an_interrupted_training_says_how_to_go_on(
     result = CliRunner().invoke(app, ["train", str(path), "--json"])
     assert result.exit_code == 130
     assert "the same command with --resume" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_libraries_do_not_talk_about_themselves(
+    make_recipe: MakeRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither Lightning's advertisements nor what the exporter would do with torchvision is put out."""
+    loud = (*LIGHTNING, EXPORTER)
+    for name in loud:
+        caplog.set_level("INFO", name)
+    export(train(make_recipe(tmp_path / "run", epochs=1), progress=False), tmp_path / "bundle")
+    assert not [record for record in caplog.records if record.name.startswith(loud)]
 
 
 def test_a_run_may_be_moved(tiny_run: Any, tmp_path: Path) -> None:
