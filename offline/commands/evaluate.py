@@ -89,7 +89,6 @@ def evaluate(
         _refuse_few(calibrate_trials)
         if output is not None:
             refuse_unwritable(output)
-        from engine.bundle import load
         from offline.evaluate.recordings import Options
 
         options = Options(
@@ -100,7 +99,7 @@ def evaluate(
             trial_s=trial_s,
         )
         settings = _settings(calibrate_s, calibrate_trials, calibrate_rest)
-        loaded = [load(bundle) for bundle in bundles]
+        loaded = _loaded(bundles)
         _refuse_unfit(loaded, settings, windowed)
         content = _evaluated(out, _Asked(data, subjects, options, output, settings, windowed), loaded)
         if output is not None:
@@ -125,6 +124,16 @@ class _Asked:
     output: Path | None
     settings: Settings | None
     windowed: bool
+
+
+def _loaded(names: Sequence[str]) -> list[Bundle]:
+    """Return the bundles; what is wrong with several is told of each, at once."""
+    from engine.bundle import load
+    from engine.faults import for_each
+
+    if len(names) == 1:
+        return [load(names[0])]
+    return for_each(names, lambda place: load(names[place]))
 
 
 def _settings(seconds: float | None, trials: int | None, rest_s: float) -> Settings | None:

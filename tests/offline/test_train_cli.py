@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_evaluate_prints_a_table_for_people(tiny_bundle: Any, corpus_dir: Path) 
     assert code == 0
     assert "accuracy" in out
     assert "A3" in out
+
+
+def test_every_bundle_that_cannot_be_had_is_told(tiny_bundle: Any, corpus_dir: Path, tmp_path: Path) -> None:
+    """Of several bundles with faults each is named, not the first alone."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_bundle.folder, damaged)
+    (damaged / "step.onnx").write_bytes(b"")
+    code, _, said = run("evaluate", damaged, tiny_bundle.folder, "nonesuch", "--data", corpus_dir)
+    assert code == 2
+    assert f"{damaged}: " in said
+    assert "nonesuch: " in said
 
 
 def test_data_lists_recordings(corpus_dir: Path) -> None:
