@@ -277,10 +277,16 @@ def check(
     """Say whether the stream fits the bundle and how it would be adapted, without running."""
     from engine.check import check as look
     from engine.check import read_any
+    from engine.config import ManyConfig
 
     out = Output(json)
     with out.errors():
-        out.result(look(read_any(config), file))
+        settings = read_any(config)
+        found = look(settings, file)
+        if isinstance(settings, ManyConfig) and not json:
+            out.results(found)
+        else:
+            out.result(found)
 
 
 @app.command("compile")
@@ -322,7 +328,9 @@ def _finish(out: Output, report: dict[str, Any]) -> None:
     """Print the report; a stream that was lost or changed is a failure."""
     from engine.session import CHANGED, LOST
 
-    out.result(report)
+    streams = {} if out.json else report.get("streams", {})
+    out.result({key: value for key, value in report.items() if key != "streams" or out.json})
+    out.results(streams)
     raise SystemExit(1 if report["ended"] in (LOST, CHANGED) else 0)
 
 

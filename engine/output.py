@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from streamer.errors import BciError
 
+BORDER = 3  # of a table's column: a line and a space on either side
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -48,6 +50,11 @@ class Output:
             sys.stdout.write(jsonlib.dumps(_finite(content), indent=2) + "\n")
             sys.stdout.flush()
 
+    def results(self, named: Mapping[str, Mapping[str, Any]]) -> None:
+        """Print several results of the same kind below each other, each behind its name; not for scripts."""
+        for name, content in named.items():
+            self.result({"name": name, **content})
+
     def result(self, content: Mapping[str, Any]) -> None:
         """Print a command's result: the document, or its entries line by line."""
         if self.json:
@@ -58,14 +65,15 @@ class Output:
                 self._out.print(f"{key:>22}  {_words(value)}", markup=False, soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Print rows as a table with the first row's keys as its columns."""
-        table = Table(title=title, title_justify="left")
-        for key in rows[0] if rows else ("nothing found",):
-            table.add_column(str(key))
-        for row in rows:
-            table.add_row(*[escape(_words(value)) for value in row.values()])  # [extra] is no markup
+        """Print rows as a table with their keys as its columns: as several where it is too wide."""
+        names = dict.fromkeys(key for row in rows for key in row)
+        columns = [[str(name), *(_words(row.get(name, "")) for row in rows)] for name in names]
+        columns = columns or [["nothing found"]]
+        if sum(map(_least, columns)) >= self._out.width:
+            columns = [[name.replace("_", "_\n"), *column] for name, *column in columns]
         with _printed():
-            self._out.print(table)
+            for part in _parts(columns, self._out.width):
+                self._out.print(_table(title, part))
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -88,6 +96,35 @@ class Output:
             self.document({"error": {"type": kind, "message": message}})
         else:
             self.say(f"error: {message}")
+
+
+def _table(title: str, columns: Sequence[Sequence[str]]) -> Table:
+    """Return a table of columns, a name and then cells each; texts wrap, a single word does not."""
+    table = Table(title=title, title_justify="left")
+    for name, *cells in columns:
+        least = None if any(" " in cell for cell in cells) else _least([name, *cells]) - BORDER
+        table.add_column(Text(name), overflow="fold", min_width=least)
+    for row in zip(*(cells for _, *cells in columns), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _parts(columns: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]:
+    """Yield columns that fit side by side, the first before each part: a figure that is cut is another."""
+    first, *others = columns
+    part, used = [first], _least(first)
+    for column in others:
+        if len(part) > 1 and used + _least(column) >= width:
+            yield part
+            part, used = [first], _least(first)
+        part.append(column)
+        used += _least(column)
+    yield part
+
+
+def _least(column: Sequence[str]) -> int:
+    """Return how much of a line a column takes that breaks no word."""
+    return BORDER + max(cell_len(word) for cell in column for word in cell.split() or [""])
 
 
 @contextmanager

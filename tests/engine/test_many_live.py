@@ -171,6 +171,8 @@ def test_check_looks_at_each_stream(toy_rows: Bundle, toy: Bundle, tmp_path: Pat
     result = CliRunner().invoke(app, ["check", str(path), "--json"])
     assert result.exit_code == 0, result.output
     assert set(json.loads(result.stdout)) == {"p0", "p1", "p2"}
+    read = CliRunner().invoke(app, ["check", str(path)]).stdout
+    assert len([line for line in read.splitlines() if line.split()[0] == "fits"]) == 3, "a line each"
     path.write_text(json.dumps(settings(toy, tmp_path)))
     for command in ("check", "run"):
         refused = CliRunner().invoke(app, [command, str(path), "--json"])
@@ -186,6 +188,11 @@ def test_the_command_runs_several(toy_rows: Bundle, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["run", str(path), "--seconds", "2", "--json"])
     assert result.exit_code == 0, result.output
     assert set(json.loads(result.stdout)["streams"]) == {"p0", "p1", "p2"}
+    for sink in tmp_path.glob("said-*"):
+        sink.unlink()
+    read = CliRunner().invoke(app, ["run", str(path), "--seconds", "2"]).stdout
+    decisions = [line.split() for line in read.splitlines() if line.split()[0] == "decisions"]
+    assert decisions == [["decisions", "32"]] * 3, "what people read has a line for each"
     for option in (["--file", "me.edf"], ["--speed", "2"], ["--chunk", "8"], ["--holes", "split"]):
         refused = CliRunner().invoke(app, ["run", str(path), *option, "--json"])
         assert refused.exit_code == 2

@@ -24,3 +24,30 @@ def test_a_folder_that_cannot_be_made_is_one_message(
         said = json.loads(printed.out)["error"]["message"] if as_json else printed.err
         assert str(inside) in said
         assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_figure_of_a_table_is_cut(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However narrow the terminal, each figure stands there whole, in lines that are no longer."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("accuracy", "balanced_accuracy", "kappa", "macro_f1", "auroc", "auc_pr", "ece", "note")
+    rows = [
+        {
+            "model": model,
+            **{name: 0.1001 * (k + 1) + at for k, name in enumerate(names[:-1])},
+            "note": "a b c",
+        }
+        for at, model in ((0.0, "EEGNet + alignment"), (0.0123, "tangent space"), (1e-5, "[extra]"))
+    ]
+    Output(json=False).table("figures", rows)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert all(len(line) <= width for line in printed.splitlines())
+    assert "[extra]" in printed
+    for row in rows:
+        for name in names[:-1]:
+            assert any(f" {row[name]:.4g} " in line for line in printed.splitlines())
+    assert printed.count("note") == 1
+    assert (printed.count("model") == 1) == (width == 200)
