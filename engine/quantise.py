@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from engine.adapt import fit
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import MANIFEST, Bundle, digest, load
+from engine.bundle_folder import CARD, refuse_other, replace_files
 from engine.framer import Framer
 from engine.manifest import PRODUCTS as KINDS
 from streamer.acquire import feed
@@ -38,7 +39,6 @@ MIN_AGREEMENT = 0.98  # share of hops with the same most probable class
 MIN_HOPS = 64
 N_HOPS = 600  # of the probe, the model's left context among them
 NOISE_UV = 20.0
-CARD = "MODEL_CARD.md"
 Hops = NDArray[np.float32]
 Found = dict[str, NDArray[np.float32]]
 
@@ -71,12 +71,13 @@ def quantise(
         A codec, or a graph whose weights are not in matrix products; or the int8 form says something else:
         nothing is written.
     ConfigError
-        The folder is the bundle's own.
+        The folder holds anything but an int8 form of this bundle, or cannot be written.
     """
     bundle = reference if isinstance(reference, Bundle) else load(reference)
     target = Path(folder)
     if target.resolve() == bundle.folder.resolve():
         raise ConfigError(f"{target} is the bundle itself: give another folder for its int8 form.")
+    _refuse_other(target, bundle.manifest.name)
     _check_kind(bundle)
     content = _int8(bundle)
     small = replace(bundle, graph_bytes=content, manifest=_with_graph(bundle, content))
@@ -84,6 +85,13 @@ def quantise(
     said = {"probe": probe.name if probe else f"noise, {NOISE_UV:g} uV", **figures}
     _write(small, target, said)
     return {"bundle": bundle.label, "precision": "int8", "folder": str(target), **said}
+
+
+def _refuse_other(folder: Path, name: str) -> None:
+    """Refuse a folder that holds anything but an int8 form of a bundle of this name."""
+    refuse_other(folder, name)
+    if (folder / MANIFEST).exists() and load(folder).manifest.provenance.get("precision") != "int8":
+        raise ConfigError(f"{folder} holds bundle {name} in float32: give another folder for its int8 form.")
 
 
 def _check_kind(bundle: Bundle) -> None:
@@ -250,9 +258,7 @@ def _write(small: Bundle, folder: Path, figures: dict[str, Any]) -> None:
     document = manifest.model_dump(mode="json", exclude=set(KINDS) - {manifest.product})
     document["provenance"] = {**manifest.provenance, "precision": "int8", "int8": figures}
     document["files"] = {name: digest(content) for name, content in contents.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {**contents, MANIFEST: f"{json.dumps(document, indent=1)}\n".encode()}.items():
-        (folder / name).write_bytes(content)
+    replace_files(folder, {**contents, MANIFEST: f"{json.dumps(document, indent=1)}\n".encode()})
     load(folder)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_bundle import toy_graph, toy_manifest, write_bundle
 from toy_codec import write_tokenizer
 
 from engine import quantise as quantising
@@ -81,6 +83,23 @@ def test_a_bundle_is_not_written_over_itself(toy_folder: Path) -> None:
     """The float32 form stays."""
     with pytest.raises(ConfigError, match="is the bundle itself"):
         quantise(toy_folder, toy_folder)
+
+
+def test_no_other_bundle_is_written_over(toy_rows: Bundle, toy_folder: Path, tmp_path: Path) -> None:
+    """Nor the same one in float32, nor somebody's files; its own int8 form may be made again."""
+    graph, work = toy_graph(), tmp_path / "work"
+    other = write_bundle(tmp_path / "other", toy_manifest(graph) | {"name": "other"}, graph)
+    same = shutil.copytree(toy_folder, tmp_path / "same")
+    work.mkdir()
+    (work / "notes.txt").write_text("mine")
+    for folder, said in ((other, "holds bundle other"), (same, "in float32"), (work, "holds no bundle but")):
+        with pytest.raises(ConfigError, match=said):
+            quantise(toy_rows, folder)
+    assert load(other).manifest.name == "other"
+    assert load(same).manifest == load(toy_folder).manifest
+    for _ in range(2):
+        quantise(toy_rows, tmp_path / "int8")
+    assert load(tmp_path / "int8").manifest.provenance["precision"] == "int8"
 
 
 def test_without_onnx_it_says_what_to_install(
