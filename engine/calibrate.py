@@ -29,6 +29,10 @@ from streamer.sources.brainflow import Config as BrainFlow
 KEPT = "the bundle's own head was kept"
 REFITTED = "the head was refitted"
 CENTRED = "the head was centred on the rest"
+UNMEASURED = (
+    "The rates of false activations that the bundle tells were measured with its own head: nobody has "
+    "measured what to expect with this one, whatever `false_per_min` is set to"
+)
 
 
 def calibrate(
@@ -233,6 +237,8 @@ def _file(
     made_of: MadeOf,
     choice: Choice | None = None,
 ) -> Calibration:
+    if head is not None and bundle.readout.operating:
+        reason = f"{reason}. {UNMEASURED}"
     return Calibration(
         bundle=tied_to(bundle),
         method=method,

@@ -4,11 +4,13 @@ Where the bundle tells what a refit gained people whom it has not learnt from (`
 taken if, by what they gained and what the user's own trials say, it should gain more than a point, and
 losing as much is less probable than `engine.gains.RISK`.  Of one's own trials only those speak whose class
 keeps one when they are left out: without it any move looks bad.  Where the bundle tells nothing, or a class
-has no trial, one's own trials must say so alone, by `SURE` standard errors of their gain.
+has no trial, one's own trials must say so alone, by `SURE` standard errors of their gain, and
+by more than `LEAST`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,7 @@ from streamer.errors import ConfigError
 # gains .2.
 STRENGTH, LAST_STRENGTH = 3.0, 1.0
 SURE = 1.5  # standard errors that the gain must exceed
+LEAST = 0.01  # nats a trial that it must exceed, too: what was meant becomes one percent more probable
 FOLDS = 8  # with so many trials or fewer, each is left out by itself
 MIN_TRIALS = 4
 
@@ -133,7 +136,10 @@ def _alone(gains: Array, old: Score, new: Score) -> tuple[bool, str]:
     reason = _objection(gain, sure, old, new)
     if reason:
         return False, reason
-    return True, f"{gain:.3f} nats a trial better on {len(gains)} trials that were left out in turn"
+    return True, (
+        f"{gain:.4f} nats a trial better on {len(gains)} trials that were left out in turn: what was meant "
+        f"became {math.expm1(gain):.0%} more probable"
+    )
 
 
 def _fewest(examples: Examples, n_classes: int) -> int:
@@ -211,10 +217,16 @@ def _score(examples: Examples, logs: Array, classes: Sequence[str]) -> Score:
 
 def _objection(gain: float, sure: float, old: Score, new: Score) -> str:
     """Say why the bundle's own head is kept; nothing where it is not."""
-    if gain <= max(sure, 0.0):
+    said = f"{gain:+.4f} nats a trial, and"
+    if gain <= sure:
         return (
-            f"on trials that were left out in turn the refitted head was not surely better: {gain:+.3f} nats "
-            f"a trial, and with so many trials more than {sure:.3f} would be sure"
+            f"on trials that were left out in turn the refitted head was not surely better: {said} with so "
+            f"many trials more than {sure:.4f} would be sure"
+        )
+    if gain <= LEAST:
+        return (
+            f"on trials that were left out in turn the refitted head was hardly better: {said} {LEAST:g}, "
+            "what was meant one percent more probable, is the least that is taken for a gain"
         )
     if new.balanced_accuracy < old.balanced_accuracy:
         return (

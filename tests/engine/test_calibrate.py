@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from engine import calibrate_stream
 from engine.answers import Answer, Labelled, LatentLog, answer_of, behind_rest, labelled
 from engine.bundle import load
-from engine.calibrate import calibrate, centred, fitted, made_of, told
+from engine.calibrate import _file, calibrate, centred, fitted, made_of, told
 from engine.calibrate_stream import Ask
 from engine.calibrate_stream import _steps as steps_of
 from engine.calibration import read
@@ -188,6 +188,9 @@ def test_a_run_says_what_is_not_known_of_a_calibrated_head(folder: Path, tmp_pat
     for said in ("\n".join(heard), checked.stdout):
         assert "Nobody has measured what to expect since" in said
         assert "expect about" not in said
+    for one, head, lost in ((mine, source().head, True), (mine, None, False), (folder, source().head, False)):
+        made = _file(load(one), head, "taken or kept", "because", kept.made_of)
+        assert ("nobody has measured" in made.reason) == lost  # already when the head is taken
 
 
 def test_the_result_is_told_class_by_class(folder: Path) -> None:

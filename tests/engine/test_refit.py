@@ -12,7 +12,7 @@ from engine.calibration import Score
 from engine.gains import Gain
 from engine.head import Head, SourceHead
 from engine.refit import BIAS, Examples, Refitter, log_softmax, posterior
-from engine.refit_choice import _objection, choose, own_gain
+from engine.refit_choice import _alone, _objection, choose, own_gain
 from streamer.errors import ConfigError
 
 CLASSES = ("rest", "left", "right")
@@ -195,6 +195,16 @@ def test_doubt_keeps_the_bundles_head(gain: float, right: float, said: str) -> N
     found = _objection(gain, 0.2, old, new)
     assert said in found
     assert bool(found) == bool(said)
+
+
+def test_a_gain_that_nobody_would_notice_is_none() -> None:
+    """However sure: a head that makes what was meant half a percent more probable is not taken."""
+    same = Score(accuracy=0.7, balanced_accuracy=0.7, cross_entropy=1.0)
+    for gain, taken in ((4e-4, False), (5e-3, False), (2e-2, True)):
+        found, said = _alone(np.full(40, gain) + 1e-6 * np.arange(40), same, same)
+        assert found == taken
+        assert f"{gain:.4f}" in said
+    assert "what was meant" in _alone(np.full(40, 5e-3), same, same)[1]
 
 
 GAINED, LOST = Gain(1, (2.0, 9.0, 10.0, 11.0)), Gain(1, (-6.0, -2.0, -1.0, 1.0))
