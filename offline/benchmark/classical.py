@@ -105,7 +105,11 @@ class Decoder:
         log_probs = self.log_probs(features if usual is None else features - usual)
         classes = self.task.classes
         decider = Decider(self.settings.decision, classes, self.task.idle, 1.0, self.settings.hop_s)
-        made = [decider.step(*pair) for pair in zip(log_probs, hops.frames, strict=True)]
+        made = []
+        for place, logs, frame in zip(hops.place, log_probs, hops.frames, strict=True):
+            if not place:
+                decider.reset()  # behind a hole, as the pipeline does
+            made.append(decider.step(logs, frame))
         places: dict[str | None, int] = {None: -1} | {name: place for place, name in enumerate(classes)}
         recording = session.recording
         return Played(

@@ -23,6 +23,7 @@ from offline.benchmark.people import Fold, Recordings
 from offline.benchmark.readers import HudginsLda
 from offline.benchmark.recipe import Classical, Task
 from offline.benchmark.standardise import Standard, running
+from offline.evaluate.decide import decide
 from offline.evaluate.scores import score
 from offline.probe.tasks import Session
 from streamer.errors import ConfigError
@@ -352,3 +353,24 @@ def test_only_a_whole_window_of_what_was_recorded_is_an_answer(
     np.testing.assert_allclose(hops.times[rows], [m.time + 3.0 - 1 / 160 for m in kept])
     assert [task.classes[label] for label in labels] == [m.label for m in kept]
     assert hops.windows(rows).any(axis=1).all(), "there is signal all through"
+
+
+def test_behind_a_hole_it_decides_anew(task: Task, recordings: Recordings) -> None:
+    """As a run does: neither smoothing, nor a label, nor its refractory period goes on."""
+    slow = {"smoothing_s": 5.0, "threshold": 0.3, "release": 0.1, "dwell_s": 0.0, "refractory_s": 9.0}
+    fixed = {"kind": "classical", "name": "mdm", "sfreq": 160, "window_s": 0.5, "hop_s": 0.5}
+    settings = Classical.model_validate(fixed | READERS["mdm"] | {"decision": slow})
+    decoder = train_decoder(settings, task, FOLD, recordings)
+    (session,) = recordings.sessions("P4")
+    times, first = session.recording.times.copy(), 2000
+    times[first:] += 1.0
+    holed = replace(
+        session, fingerprint="holed", recording=replace(session.recording, times=times, breaks=(first,))
+    )
+    played = decoder.play(holed)
+    behind_it = played.times > times[first]
+    alone = replace(played, times=played.times[behind_it], log_probs=played.log_probs[behind_it])
+    alone = replace(alone, valid=played.valid[behind_it])
+    labels = decide(alone, settings.decision, task.classes, task.idle)
+    np.testing.assert_array_equal(played.labels[behind_it], labels)
+    assert len(set(played.labels.tolist())) > 1
