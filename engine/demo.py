@@ -31,8 +31,8 @@ def demo(
     Returns
     -------
     dict
-        The run's report with ``accuracy`` and ``balanced_accuracy`` (left against right, one answer per cued
-        trial, as the bundle's protocol says) and ``trials``.
+        The run's report with ``accuracy`` and ``balanced_accuracy`` (among the classes but the idle one, one
+        answer per cued trial, as the bundle's protocol says) and ``trials``.
     """
     with private_lsl(), _subject(seconds, seed) as name:
         from streamer.lsl import LslMarkers
@@ -43,15 +43,20 @@ def demo(
             report = run_config(config, say=say, extra=Observer(heard.append))
             truth = cues.read()
     classes = tuple(report["classes"])
-    answer = answer_of(load(bundle).manifest.provenance)
-    return {**score(heard, truth, classes, answer), **report, "seed": seed}
+    used = load(bundle)
+    answer = answer_of(used.manifest.provenance)
+    return {**score(heard, truth, classes, answer, used.readout.idle), **report, "seed": seed}
 
 
 def score(
-    decisions: list[Decision], truth: list[Marker], classes: tuple[str, ...], answer: Answer
+    decisions: list[Decision],
+    truth: list[Marker],
+    classes: tuple[str, ...],
+    answer: Answer,
+    idle: str | None,
 ) -> dict[str, Any]:
-    """Return the figures of a run with known cues, answered as the bundle answers."""
-    cued = [name for name in classes if name != "rest"]
+    """Return the figures of a run with known cues, answered as the bundle answers; ``idle`` is no answer."""
+    cued = [name for name in classes if name != idle]
     at_s = ANSWER_AT_S if answer.at_s is None else answer.at_s
     trials = answer_trials(
         decisions, truth, classes, among=cued, from_s=answer.from_s, at_s=at_s, last=answer.last

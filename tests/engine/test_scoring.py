@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from engine.answers import Answer
+from engine.demo import score
 from engine.scoring import accuracy, answer_trials, balanced_accuracy
 from streamer.types import Decision, Marker
 
@@ -74,3 +78,13 @@ def test_other_markers_are_ignored() -> None:
     assert answers(stream(9, {}), (1.0, "rest"), (2.0, "note")) == []
     assert accuracy([]) is None
     assert balanced_accuracy([]) is None
+
+
+def test_the_demo_takes_for_idle_what_the_bundle_does() -> None:
+    """Whatever it is called, it is no answer to a cue; without an idle class all classes are."""
+    said = [replace(one, probabilities=(0.5, 0.4, 0.1)) for one in stream(6, {})]
+    cues, answer = [Marker(1.0, "left")], Answer(at_s=3.0)
+    for name in ("rest", "nothing"):
+        figures = score(said, cues, (name, "left", "right"), answer, name)
+        assert figures["trials"][0]["answer"] == "left"
+    assert score(said, cues, ("rest", "left", "right"), answer, None)["trials"][0]["answer"] == "rest"
