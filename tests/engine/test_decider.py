@@ -116,3 +116,30 @@ def test_bad_signal_says_nothing() -> None:
     """While the signal is bad all classes are alike."""
     for decision in decide([LEFT] * 3, invalid=1.0):
         assert decision.probabilities == pytest.approx((1 / 3,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "invalid", "valid"), [(0.0, 0.0, True), (0.1, 0.1, True), (0.0, 0.01, False)]
+)
+def test_as_much_bad_signal_as_is_allowed_is_decided_on(allowed: float, invalid: float, valid: bool) -> None:
+    """Where none is allowed a clean signal is decided on all the same."""
+    config = SHARP.model_copy(update={"max_invalid": allowed})
+    made = decide([LEFT] * 4, config=config, invalid=invalid)
+    assert {decision.valid for decision in made} == {valid}
+    assert made[-1].label == ("left" if valid else None)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_logits_are_divided_by_the_temperature(temperature: float) -> None:
+    """Logits so many times as large decide, bit for bit, as they do without one."""
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    plain, scaled = (Decider(DecisionConfig(), CLASSES, "rest", t, 0.1) for t in (1.0, temperature))
+    for i, row in enumerate(rows):
+        frame = Frame(i, i / 10, 0.0, warm=True)
+        assert scaled.step(np.float32(temperature) * row, frame) == plain.step(row, frame)
+
+
+def test_a_dwell_does_not_go_on_behind_bad_signal() -> None:
+    """What spoke for a class before counts for nothing: its dwell begins anew."""
+    said = labels([LEFT] * 2 + [[np.nan, 0.0, 0.0]] + [LEFT] * 3)
+    assert said == [None] * 5 + ["left"]

@@ -105,12 +105,13 @@ def test_a_split_with_somebody_on_two_sides_is_refused(tmp_path: Path) -> None:
         folds_of(recipe, ("A", "B", "C", "D"), "here")
 
 
-def test_samples_that_are_learned_from_are_not_tested(people_dir: Path, tmp_path: Path) -> None:
-    """No model, a baseline as little as a net, is tested on a copy that goes by another person's name."""
+@pytest.mark.parametrize("whose", ["P0", "P3"])
+def test_samples_that_are_learned_from_are_not_tested(people_dir: Path, tmp_path: Path, whose: str) -> None:
+    """No model is tested on a copy, by another person's name, of who trains it or of who validates it."""
     folder = shutil.copytree(people_dir, tmp_path / "people")
-    shutil.copy(folder / "P0" / "P0R1.npz", folder / "P4" / "again.npz")
+    shutil.copy(folder / whose / f"{whose}R1.npz", folder / "P4" / "again.npz")
     recipe = recipe_of(folder, tmp_path / "out", folds=None, split=SPLIT, compare=[])
-    with pytest.raises(ConfigError, match=r"P4/again holds the same samples as P0/P0R1"):
+    with pytest.raises(ConfigError, match=f"P4/again holds the same samples as {whose}/{whose}R1"):
         benchmark(recipe)
     assert not (tmp_path / "out").exists()
 

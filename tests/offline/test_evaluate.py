@@ -143,16 +143,17 @@ def test_a_hole_is_what_it_is_in_a_run(toy: Bundle, tmp_path: Path, missing: int
     assert bridged == (missing <= 16)
 
 
+def not_again(*_: object) -> Played:
+    raise AssertionError("played again")
+
+
 def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_path: Path) -> None:
     """A second run plays nothing and says the same, also of fewer people; what is damaged is made again."""
     fresh = evaluate(toy, folder, keep=tmp_path)
 
-    def refuse(*_: object) -> Played:
-        raise AssertionError("played again")
-
-    again = evaluate_all([toy], folder, keep=tmp_path, playing=refuse)[0]
+    again = evaluate_all([toy], folder, keep=tmp_path, playing=not_again)[0]
     assert again.scores() == fresh.scores()
-    some = evaluate_all([toy], folder, ["S2"], keep=tmp_path, playing=refuse)[0]
+    some = evaluate_all([toy], folder, ["S2"], keep=tmp_path, playing=not_again)[0]
     assert some.scores().per_subject["S2"] == fresh.scores().per_subject["S2"]
     session = session_of(toy, folder, "S1")
     path = kept_as(tmp_path, toy, fresh.task, content_of(session.recording))
@@ -210,6 +211,22 @@ def test_what_was_corrected_is_played_again(toy: Bundle, folder: Path, tmp_path:
     after = {one.name: one.log_probs for one in evaluate(toy, tmp_path / "people", keep=tmp_path).played}
     assert np.array_equal(before["S1R2"], after["S1R2"])
     assert not np.array_equal(before["S1R1"], after["S1R1"])
+
+
+def test_markers_that_were_corrected_are_asked_of_what_is_kept(
+    toy: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    """The samples, and what they were taken for, are the same: nothing is played, and all is asked anew."""
+    path = Path(shutil.copytree(folder / "S1", tmp_path / "people" / "S1")) / "S1R1.npz"
+    before = evaluate(toy, tmp_path / "people", keep=tmp_path).played[0]
+    with np.load(path) as file:
+        content = dict(file)
+    content["events"][:, 2] = (3 - content["events"][:, 2]) % 3  # left for right
+    np.savez(path, **content)
+    after = evaluate_all([toy], tmp_path / "people", keep=tmp_path, playing=not_again)[0].played[0]
+    turned = {"rest": "rest", "left_fist": "right_fist", "right_fist": "left_fist"}
+    assert [one.label for one in after.markers] == [turned[one.label] for one in before.markers]
+    np.testing.assert_array_equal(after.log_probs, before.log_probs)
 
 
 def test_every_uncut_trial_is_answered_and_counted(toy: Bundle, folder: Path) -> None:

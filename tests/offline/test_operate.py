@@ -16,7 +16,7 @@ from engine.bundle import load
 from offline import operate as operating
 from offline.cli import app
 from offline.evaluate.recordings import find_people, openers, task_of
-from offline.operate import operate
+from offline.operate import _unknown_to, _with_temperature, operate, silent
 from streamer.errors import ConfigError, RecordingError
 
 
@@ -55,6 +55,28 @@ def test_who_a_bundle_was_made_for_is_not_measured_on(
     folder = write_bundle(tmp_path / "own", toy_manifest(graph) | told, graph)
     about = operate(folder, data, tmp_path / "new").manifest.provenance["operating"]
     assert about["subjects"] == ["P3"]
+
+
+def test_a_net_is_asked_of_whom_it_does_not_know_at_the_temperature_that_is_taken_over(
+    tmp_path: Path, run_writer: Callable[..., Path]
+) -> None:
+    """Neither of whom it learned from, nor of whom it was chosen by; nobody of two nets."""
+    graph, data = toy_graph(), tmp_path / "data"
+    bundle = load(write_bundle(tmp_path / "toy", toy_manifest(graph), graph))
+    for seed, name in enumerate(("P1", "P2", "P3", "P4")):
+        run_writer(data / name / "one.npz", seed=seed, channels=CHANNELS)
+    task = task_of(bundle, data)
+    known = {one.name: read().fingerprint for one in find_people(task) for _, read in openers(task, one)}
+    folders = []
+    for train, validate in (("P1", "P2"), ("P3", "P1")):
+        manifest = toy_manifest(graph)
+        manifest["provenance"] = {"fingerprints": {"train": [known[train]], "validate": [known[validate]]}}
+        manifest["readout"]["temperature"] = 7.0
+        folders.append(write_bundle(tmp_path / train / "bundle", manifest, graph))
+    bundle = _with_temperature(bundle, 1.5)
+    asked = list(_unknown_to(folders, bundle, data, None, silent))
+    assert [[one.subject for one in sessions] for _, sessions in asked] == [["P3", "P4"], ["P2"]]
+    assert [net.readout.temperature for net, _ in asked] == [1.5, 1.5]
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from offline.personal.filters import (  # noqa: E402
 from offline.personal.origin import TRAINING, keep_training, origin  # noqa: E402
 from offline.personal.person import read_person  # noqa: E402
 from offline.personal.scoring import _rest, _row, score_people  # noqa: E402
-from offline.personal.shown import HELD, _spans, with_mirrored  # noqa: E402
+from offline.personal.shown import HELD, _spans, shown_by, with_mirrored  # noqa: E402
 from offline.personal.writing import personalise  # noqa: E402
 from offline.train.augment import Augment  # noqa: E402
 from streamer.errors import ConfigError, RecordingError  # noqa: E402
@@ -184,6 +184,23 @@ def test_cues_without_a_duration_last_until_the_next() -> None:
     """Markers of an LSL stream tell no duration: what was asked for ends when something else is."""
     one = Prepared("A", np.zeros((1000, 3), np.float32), ((700, 700, 1), (100, 100, 0), (400, 500, 2)))
     assert list(_spans(one)) == [(100, 400, 400, 0), (400, 500, 700, 2), (700, 1000, 1000, 1)]
+
+
+@pytest.mark.parametrize(("lasts_s", "taken"), [(1.0, 0), (2.0, 10)])
+def test_rest_that_is_too_short_is_not_held_on_to(one: Any, person: Any, lasts_s: float, taken: int) -> None:
+    """Its last hops would be of what came before it; the trials are the same, however short it is."""
+    recipe = one.run.recipe
+    n, needed = round(lasts_s * recipe.sfreq), HELD * one.model.hop
+    assert (n >= needed + one.model.hop) == bool(taken)
+
+    def cut(stretch: Prepared) -> Prepared:
+        spans = tuple((a, b if place else min(b, a + n), place) for a, b, place in stretch.spans)
+        return replace(stretch, spans=spans)
+
+    stretches = tuple(tuple(map(cut, some)) for some in person.side.stretches)
+    shown = shown_by(one.model, replace(person.side, stretches=stretches), recipe)
+    assert len(shown.rest) == taken
+    assert torch.equal(shown.x, person.shown.x)
 
 
 def test_recordings_follow_each_other(one: Any, tmp_path: Path, run_writer: Callable[..., Path]) -> None:
