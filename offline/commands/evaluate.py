@@ -101,6 +101,10 @@ def evaluate(
         settings = _settings(calibrate_s, calibrate_trials, calibrate_rest)
         loaded = _loaded(bundles)
         _refuse_unfit(loaded, settings, windowed)
+        if output is not None:
+            from offline.evaluate.report import refuse_other
+
+            refuse_other(output, loaded, data)
         content = _evaluated(out, _Asked(data, subjects, options, output, settings, windowed), loaded)
         if output is not None:
             from offline.evaluate.plots import draw_all

@@ -15,7 +15,7 @@ FEWEST_KEPT = 10  # answers, below which their accuracy is chance
 
 
 def draw_all(content: Document, folder: Path) -> list[Path]:
-    """Write every picture that the document has figures for; returns their paths."""
+    """Write every picture that the document has figures for, remove the others; returns their paths."""
     made = content["evaluations"]
     pictures: dict[str, tuple[Callable[[Any, Sequence[Document]], None], list[Document]]] = {
         "time_after_cue.png": (_over_time, [one for one in made if one["over_time"]]),
@@ -24,6 +24,9 @@ def draw_all(content: Document, folder: Path) -> list[Path]:
         "coverage.png": (_coverage, [one for one in made if one["n"]]),
         "calibrated.png": (_calibrated, [one for one in made if one.get("calibrated")]),
     }
+    for name, (_, some) in pictures.items():
+        if not some:
+            (folder / name).unlink(missing_ok=True)  # of an earlier report: this one says nothing of it
     return [_paint(folder / name, paint, some) for name, (paint, some) in pictures.items() if some]
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.bundle import Bundle
 from engine.files import replacing
 from offline.evaluate.compare import compare
-from offline.evaluate.run import Evaluation, document_of
+from offline.evaluate.run import Evaluation, data_of, document_of, names_of
+from streamer.errors import ConfigError
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 Document = dict[str, Any]
@@ -39,6 +41,30 @@ def document(evaluations: Sequence[Evaluation]) -> Document:
         "evaluations": [document_of(one, one.scores()) for one in evaluations],
         "comparisons": compare(evaluations),
     }
+
+
+def refuse_other(folder: Path, bundles: Sequence[Bundle], data: Path) -> None:
+    """Refuse a folder whose report is of other data, or of a bundle that is no longer asked; `ConfigError`.
+
+    Reports of before do not say of what data they are.
+    """
+    path = folder / JSON
+    if not path.is_file():
+        return
+    try:
+        held = json.loads(path.read_bytes())["evaluations"]
+        of = {str(one["bundle"]) for one in held}
+        where = {str(one.get("data", data_of(data))) for one in held}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is no report of an evaluation ({error}): name another folder, or delete it."
+        ) from error
+    if not of <= set(names_of(bundles)) or where != {data_of(data)}:
+        what = f"{', '.join(sorted(of))} over {', '.join(sorted(where))}"
+        raise ConfigError(
+            f"{folder} holds the report of {what}, which would be lost: name another folder, or delete "
+            f"{JSON} there (what was played is kept)."
+        )
 
 
 def write(content: Document, folder: Path) -> None:

@@ -116,7 +116,7 @@ def evaluate_all(
     refuse_unused(tasks[0], people[0], options)
     total, done = sum(len(some) for some in people), 0
     made = []
-    for name, bundle, task, some in zip(_names(bundles), bundles, tasks, people, strict=True):
+    for name, bundle, task, some in zip(names_of(bundles), bundles, tasks, people, strict=True):
         started, one, held = time.monotonic(), Evaluation(name, bundle, task), dict[str, str]()
         with OnnxRuntime().open(bundle) as backend:
             for subject in some:
@@ -195,7 +195,12 @@ def _played(
     return played
 
 
-def _names(bundles: Sequence[Bundle]) -> list[str]:
+def data_of(folder: Path) -> str:
+    """Return what a report calls this folder."""
+    return str(folder.resolve())
+
+
+def names_of(bundles: Sequence[Bundle]) -> list[str]:
     """Return a name for each: its label, with its folder where two share that, with a number else."""
     labels = [bundle.label for bundle in bundles]
     names: list[str] = []
@@ -224,6 +229,7 @@ def document_of(one: Evaluation, scores: Scores) -> dict[str, Any]:
     readout = one.bundle.readout
     return {
         "bundle": one.name,
+        "data": data_of(one.task.folder.path),
         **scores.document(),
         "n_trials": scores.n,
         "n_trials_cut": scores.n_cut,

@@ -162,7 +162,7 @@ def test_what_is_kept_scores_as_what_was_played(toy: Bundle, folder: Path, tmp_p
         path.write_bytes(damaged)
         mended = evaluate(toy, folder, keep=tmp_path)
         assert (mended.skipped, mended.scores()) == ({}, fresh.scores())
-    assert evaluate_all([toy], folder, keep=tmp_path, playing=refuse)[0].scores() == fresh.scores()
+    assert evaluate_all([toy], folder, keep=tmp_path, playing=not_again)[0].scores() == fresh.scores()
 
 
 @pytest.mark.parametrize("n_hops", [0, 1])

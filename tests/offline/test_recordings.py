@@ -225,6 +225,38 @@ def test_whose_own_a_bundle_is_may_score_it(people: Path, tmp_path: Path, run_wr
     assert one.excluded == ["S2/S2R1"]
 
 
+def test_a_report_takes_the_place_of_none_of_something_else(toy: Path, people: Path, tmp_path: Path) -> None:
+    """Other bundles or data are refused before anything is played; more bundles and fewer people go on."""
+    pytest.importorskip("matplotlib")
+    out, graph = tmp_path / "out", toy_graph()
+    other = write_bundle(tmp_path / "other", toy_manifest(graph) | {"name": "other"}, graph)
+    words = ("evaluate", toy, "--data", people, "--output", out)
+    bcitrain(*words)
+    before = (out / "evaluation.json").read_bytes()
+    elsewhere = shutil.copytree(people, tmp_path / "elsewhere")
+    for wrong in ((other, "--data", people), (toy, "--data", elsewhere)):
+        said = " ".join(bcitrain("evaluate", *wrong, "--output", out, code=2).split())
+        assert "holds the report of" in said
+        assert "name another folder" in said
+    assert (out / "evaluation.json").read_bytes() == before
+    bcitrain("evaluate", other, *words[1:])
+    bcitrain("evaluate", toy, other, "--data", people, "--output", out, "--subjects", "S1")
+    (out / "evaluation.json").write_text("[1]")
+    assert "no report of an evaluation" in " ".join(bcitrain(*words, code=2).split())
+
+
+def test_no_picture_is_left_of_an_earlier_report(toy: Path, people: Path, tmp_path: Path) -> None:
+    """What the figures no longer have is removed; files that are not ours stay."""
+    pytest.importorskip("matplotlib")
+    words = ("evaluate", toy, "--data", people, "--output", tmp_path / "out")
+    bcitrain(*words)
+    for name in ("calibrated.png", "mine.png"):
+        (tmp_path / "out" / name).write_bytes(b"of before")
+    before = {path.name for path in (tmp_path / "out").glob("*.png")}
+    bcitrain(*words)
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == before - {"calibrated.png"}
+
+
 def test_so_few_trials_refit_no_head(tmp_path: Path, people: Path) -> None:
     """Fewer than a refit takes are refused with that number, before anything is played."""
     headed = write_headed(tmp_path / "headed")
