@@ -184,9 +184,11 @@ def test_a_name_is_found_in_a_files_name(toy: Path, person: str, name: str, same
     assert namesakes(learned, [person]) == [person] * same
 
 
-def test_a_fit_of_the_decision_tells_of_them_too(trained: Path, people: Path, tmp_path: Path) -> None:
+def test_a_fit_of_the_decision_tells_of_them_too(
+    trained: Path, people: Path, tmp_path: Path, run_writer: Writer
+) -> None:
     """Of those in its training; whom it validated on it may be measured on."""
-    shutil.copytree(people / "S1", people / "S4")
+    run_writer(people / "S4" / "S4R1.npz", seed=44, channels=CHANNELS)
     words = ("operate", trained, "--data", people, "-o", tmp_path / "new", "--json")
     found = json.loads(bcitrain(*words))
     (note,) = found["notes"]
