@@ -111,6 +111,13 @@ def test_bad_signal_is_left_out() -> None:
     assert (found.trials, found.left_out) == ({"left": 1}, 1)
 
 
+def test_of_a_trial_only_good_signal_is_learned_from() -> None:
+    """Where a quarter of a trial is bad, its mean is that of the rest."""
+    log = logged(8, invalid=(1.4, 2.05))
+    found = labelled(log, [Marker(1.0, "left")], ("left", "right"), Answer(0.5, 2.55))
+    np.testing.assert_allclose(found.examples.latents, [[2.8]], atol=1e-5)  # 2.1 to 3.5 s
+
+
 def test_only_rest_leaves_markers_out() -> None:
     """What is asked for before the first decision counts, unless that is the rest which centres."""
     markers = [Marker(0.0, "left"), Marker(1.0, "right"), Marker(1.2, "left")]
