@@ -22,9 +22,9 @@ def head() -> Head:
     return Head(rng.normal(size=(LATENTS, LATENTS)), rng.normal(size=LATENTS))
 
 
-def headed_graph() -> bytes:
+def headed_graph(rows: int | str = 1) -> bytes:
     """Return the toy's graph with what were its logits as latent, and a linear layer behind."""
-    model = onnx.load_from_string(toy_graph())
+    model = onnx.load_from_string(toy_graph(rows))
     graph = model.graph
     for node in graph.node:
         node.output[:] = ["latent" if name == "logits" else name for name in node.output]
@@ -40,7 +40,7 @@ def headed_graph() -> bytes:
             numpy_helper.from_array(head().bias.astype(np.float32), "head_b"),
         ]
     )
-    graph.output.append(helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, [1, 1, LATENTS]))
+    graph.output.append(helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, [rows, 1, LATENTS]))
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -60,11 +60,12 @@ def headed_manifest(graph: bytes) -> dict[str, Any]:
     return manifest
 
 
-def write_headed(folder: Path, content: bytes | None = None) -> Path:
-    """Write the bundle; ``content`` instead of the right head file."""
-    graph = headed_graph()
+def write_headed(folder: Path, content: bytes | None = None, *, rows: int | str = 1) -> Path:
+    """Write the bundle; ``content`` instead of the right head file, ``rows`` a name where they are free."""
+    graph = headed_graph(rows)
     head_bytes = pack(source()) if content is None else content
     manifest = headed_manifest(graph)
+    manifest["graph"]["rows"] = "one" if rows == 1 else "free"
     manifest["readout"]["head"] = HEAD_FILE
     manifest["files"][HEAD_FILE] = digest(head_bytes)
     write_bundle(folder, manifest, graph)

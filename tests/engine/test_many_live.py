@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pytest
+from toy_head import head, write_headed
 from typer.testing import CliRunner
 
-from engine.bundle import Bundle
+from engine.bundle import Bundle, load
+from engine.calibration import Calibration, MadeOf, tied_to
 from engine.check import check
 from engine.cli import app
 from engine.config import ManyConfig, RunConfig, parse_as, read_run
 from engine.live import run_config
+from engine.manifest import FREE_ROWS
 from engine.many_live import run_many
 from streamer.errors import BciError, ConfigError, StreamLost
 from streamer.sources import SourceConfig
@@ -64,6 +69,57 @@ def test_each_stream_says_what_it_would_say_alone(toy_rows: Bundle, tmp_path: Pa
     assert report["steps"] < sum(stream["decisions"] for stream in report["streams"].values())
 
 
+def headed(folder: Path, owners: dict[str, float]) -> dict[str, Any]:
+    """Settings of a bundle with a head and a measured rate; each owner has its head times a factor."""
+    write_headed(folder / "headed", rows=FREE_ROWS)
+    manifest = json.loads((folder / "headed" / "bundle.json").read_text())
+    bound = load(folder / "headed").readout.decision.threshold
+    manifest["readout"]["operating"] = [{"false_per_min": 1.0, "bound": bound, "hits": 0.5, "wrong": 0.1}]
+    (folder / "headed" / "bundle.json").write_text(json.dumps(manifest))
+    bundle = load(folder / "headed")
+    raw = settings(bundle, folder)
+    for one in raw["sources"]:
+        if one["name"] in owners:
+            own = Calibration(
+                bundle=tied_to(bundle),
+                method="the head was refitted",
+                reason="a test",
+                made_of=MadeOf(stream=one["name"], seconds=1.0, trials={}),
+                weight=(owners[one["name"]] * head().weight).tolist(),
+                bias=head().bias.tolist(),
+            )
+            one["calibration"] = str(folder / f"{one['name']}.json")
+            Path(one["calibration"]).write_text(own.model_dump_json())
+    return raw
+
+
+def test_each_stream_is_decided_by_its_own_calibration(tmp_path: Path) -> None:
+    """Nobody's head decides for somebody else, and who has none has the bundle's."""
+    raw = headed(tmp_path, {"p0": 0.3, "p2": -2.0})
+    run_many(parse_as(ManyConfig, raw, "test"))
+    for one in raw["sources"]:
+        path = tmp_path / f"alone-{one['name']}.jsonl"
+        mine = {key: value for key, value in one.items() if key != "name"}
+        alone = {"bundle": raw["bundle"], "sinks": [{"kind": "jsonl", "path": str(path)}], **mine}
+        run_config(parse_as(RunConfig, alone, "test"))
+        found, wanted = (
+            [list(decision["probabilities"].values()) for decision in said(file)]
+            for file in (tmp_path / f"said-{one['name']}.jsonl", path)
+        )
+        np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+
+
+def test_what_to_expect_is_said_of_those_whom_it_was_measured_for(tmp_path: Path) -> None:
+    """A rate that was measured with the bundle's head is not promised to whoever has another."""
+    lines: list[str] = []
+    run_many(parse_as(ManyConfig, headed(tmp_path, {"p1": 0.3}), "test"), say=lines.append)
+    told = {line.split(": ")[0]: line for line in lines if line.startswith("decides")}
+    assert set(told) == {"decides  p0, p2", "decides  p1"}
+    assert "expect about 50 % of the commands" in told["decides  p0, p2"]
+    assert "Nobody has measured what to expect since" in told["decides  p1"]
+    assert "expect about" not in told["decides  p1"]
+
+
 class Dying(SourceConfig):
     """A simulated subject whose amplifier is lost after so many chunks."""
 
@@ -95,6 +151,41 @@ class DyingSource:
 
     def __exit__(self, *exc: object) -> None:
         self._inner.close()
+
+
+class Silent(SourceConfig):
+    """An amplifier that is there, and sends nothing."""
+
+    kind: str = "silent"
+
+    def open(self) -> SilentSource:
+        return SilentSource(Synthetic.model_validate(source(0)), 0)
+
+
+class SilentSource(DyingSource):
+    live = True
+
+    def read(self, timeout_s: float) -> Chunk | None:
+        threading.Event().wait(timeout_s)
+        return None
+
+
+def test_a_stream_that_stays_silent_is_given_up_alone(toy_rows: Bundle, tmp_path: Path) -> None:
+    """After ``give_up_s`` without a sample it is lost, long before its time is up; the others are decoded."""
+    config = parse_as(ManyConfig, settings(toy_rows, tmp_path, give_up_s=30.0), "test")
+    silent = config.sources[1].model_copy(update={"source": Silent()})
+    config = config.model_copy(update={"sources": (config.sources[0], silent, config.sources[2])})
+    lines: list[str] = []
+    clock = itertools.count()  # a second whenever it is looked at
+    report = run_many(config, seconds=10_000.0, say=lines.append, clock=lambda: float(next(clock)))
+    assert {name: one["ended"] for name, one in report["streams"].items()} == {
+        "p0": "end of stream",
+        "p1": "stream lost",
+        "p2": "end of stream",
+    }
+    assert "it is given up" in report["streams"]["p1"]["reason"]
+    assert report["streams"]["p1"]["stalls"] == 1
+    assert any(line.startswith("p1: No sample") for line in lines)
 
 
 def test_a_stream_that_is_lost_ends_alone(toy_rows: Bundle, tmp_path: Path) -> None:
