@@ -13,7 +13,8 @@ SubjectPattern = Annotated[
 ]
 Hold = Annotated[int | None, typer.Option(min=1, help="Rows for which the recorder repeats each sample.")]
 UvPerCount = Annotated[
-    float | None, typer.Option(min=0, help="µV per step, for recordings that tell no unit.")
+    float | None,
+    typer.Option(min=0, help="µV per step, for recordings that tell no unit; refused where all do."),
 ]
 Holes = Annotated[str | None, typer.Option(help="What becomes of holes: split or repeat.")]
 Channels = Annotated[list[str] | None, typer.Option(help="A channel's new name, OLD=NEW; may be repeated.")]

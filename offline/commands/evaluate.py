@@ -50,7 +50,10 @@ def evaluate(
     from_s: Annotated[
         float | None, typer.Option(min=0, help="Score from so long after each marker on, s.")
     ] = None,
-    at_s: Annotated[float | None, typer.Option(min=0, help="Answer each cue so long after it, s.")] = None,
+    at_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="Answer each cue so long after it, s; no longer than trials last."),
+    ] = None,
     answer: Annotated[
         str | None,
         typer.Option(help="Answer a cue from the mean of its hops, or the last one: mean or last."),

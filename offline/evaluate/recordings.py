@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,11 @@ def look(
             yield Looked(where, None, why, met=True)
         elif session.fingerprint in held:
             yield Looked(where, None, f"holds the same samples as {held[session.fingerprint]}")
-        elif why := fits_protocol(session, readout.classes, readout.idle, task) or _misfit(bundle, session):
+        elif why := (
+            fits_protocol(session, readout.classes, readout.idle, task)
+            or _outlasted(session, readout.classes, readout.idle, task)
+            or _misfit(bundle, session)
+        ):
             yield Looked(where, None, why)
         else:
             held[session.fingerprint] = where
@@ -199,6 +204,28 @@ def _fingerprint(path: Path) -> str | None:
         return fingerprint_of_file(path)
     except RecordingError:
         return None  # reading it will say what is wrong
+
+
+def _outlasted(session: Session, classes: Sequence[str], idle: str | None, task: Task) -> str:
+    """Say that every trial is over when its answer is asked for, or nothing.
+
+    A marker may last for the cue alone, so a trial is over when the next class is asked for; only the last
+    one when its marker ends.
+    """
+    if not isinstance(task.protocol, Trials):
+        return ""
+    asked = {classes[place] for place in task.protocol.asked(classes, idle)}
+    told = [marker for marker in session.recording.markers if marker.label in classes]
+    ordered = sorted(told, key=lambda marker: marker.time)
+    lasting = [after.time - one.time for one, after in pairwise(ordered) if one.label in asked]
+    if ordered[-1].label in asked:
+        lasting.append(ordered[-1].duration or float("inf"))
+    if (longest := max(lasting)) >= task.protocol.at_s - ATOM_S:
+        return ""
+    return (
+        f"its trials last {longest:.3g} s at most, and their answers are asked for {task.protocol.at_s:g} s "
+        "after the cue: give --at-s of at most that"
+    )
 
 
 def _misfit(bundle: Bundle, session: Session) -> str:

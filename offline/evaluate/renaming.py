@@ -1,4 +1,4 @@
-"""New names that a user gives to channels and markers, held against those that the recordings have."""
+"""What a user says of channels, markers and counts, held against what the recordings have."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ Names = dict[str, set[str]]
 
 
 def refuse_unused(task: Task, people: Sequence[Subject], options: Options | None) -> None:
-    """Refuse a new name for what no recording has: a slip of the pen that nobody would notice.
+    """Refuse a new name for what no recording has, a slip of the pen, and a unit that all tell themselves.
 
-    Recordings are read until every name was met, so mostly one; where none can be read nothing is said.
+    Recordings are read until all of it was met, so mostly one; where none can be read nothing is said.
 
     Raises
     ------
     ConfigError
-        No recording of these people has such a channel or marker; lists those that there are.
+        No recording of these people has such a channel or marker, or lacks a unit; lists what there is.
     """
     said = {} if options is None else options.folder
     asked = {what: dict(said.get(what) or {}) for what in ("channels", "labels")}
+    asked["unit"] = {"unknown": said["uv_per_count"]} if said.get("uv_per_count") else {}
     there: Names = {what: set() for what in asked}
     if not any(asked.values()):
         return
@@ -36,6 +37,11 @@ def refuse_unused(task: Task, people: Sequence[Subject], options: Options | None
         return
     what, old = next((what, old) for what in asked for old in asked[what] if old not in there[what])
     names = sorted(there[what])
+    if what == "unit":
+        raise ConfigError(
+            f"--uv-per-count {asked[what][old]:g} changes nothing: the recordings in {task.folder.path} tell "
+            f"their unit, {' or '.join(names)}. Leave it out."
+        )
     listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
     raise ConfigError(
         f"--{what} {old}={asked[what][old]} renames nothing: no recording in {task.folder.path} has {old}; "
@@ -45,7 +51,7 @@ def refuse_unused(task: Task, people: Sequence[Subject], options: Options | None
 
 def _found(task: Task, people: Sequence[Subject]) -> Iterator[Names]:
     """Yield the names in each recording that can be read, as they are in the file."""
-    plain = task.folder.model_copy(update={"channels": {}, "labels": {}})
+    plain = task.folder.model_copy(update={"channels": {}, "labels": {}, "uv_per_count": None})
     for person in people:
         for _, read in replace(person, origin=plain).openers():
             try:
@@ -55,4 +61,5 @@ def _found(task: Task, people: Sequence[Subject]) -> Iterator[Names]:
             yield {
                 "channels": set(recording.info.ch_names),
                 "labels": {marker.label for marker in recording.markers},
+                "unit": {recording.info.unit},
             }

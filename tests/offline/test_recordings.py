@@ -116,6 +116,28 @@ def test_a_new_name_for_what_no_recording_has_is_refused(
         bcitrain(*words, pair)
 
 
+@pytest.mark.parametrize("command", ["evaluate", "operate"])
+def test_a_unit_for_recordings_that_tell_their_own_is_refused(
+    toy: Path, people: Path, tmp_path: Path, command: str
+) -> None:
+    """It would be passed over; where one recording tells none it is taken for that."""
+    words = [command, toy, "--data", people, "--output", tmp_path / "out", "--uv-per-count", "2"]
+    said = " ".join(bcitrain(*words, code=2).split())
+    assert "--uv-per-count 2 changes nothing" in said
+    assert "tell their unit, uV" in said
+    with np.load(people / "S2" / "S2R1.npz") as file:
+        content = dict(file)
+    np.savez(people / "S2" / "S2R1.npz", **content | {"units": "unknown"})
+    bcitrain(*words)
+
+
+@pytest.mark.parametrize(("at_s", "code"), [("4", 0), ("4.5", 2), ("20", 2)])
+def test_an_answer_behind_every_trial_is_refused(toy: Path, people: Path, at_s: str, code: int) -> None:
+    """What was put out then is of what was asked next; it says how long trials last."""
+    said = " ".join(bcitrain("evaluate", toy, "--data", people, "--at-s", at_s, code=code).split())
+    assert ("its trials last 4 s at most" in said) == (code == 2)
+
+
 def test_names_are_asked_for_only_where_somebody_can_be_read(toy: Path, people: Path) -> None:
     """A folder of damaged recordings is that, and no slip of the pen."""
     for path in people.rglob("*.npz"):
