@@ -22,6 +22,7 @@ from streamer.errors import ConfigError
 
 BESIDE_A_RATE = {"false_per_min", "max_invalid"}  # what a bound for a rate does not hang on
 TOLERANCE = 1e-9
+COUNTED = 0.02  # people, that rounding a share of them may be off by
 FEW = 10  # people; the rates of fewer say little about the next one
 INTERPOLATED = ("hits", "wrong", "median_s", "within", "on")
 
@@ -252,7 +253,9 @@ def _measured_on(point: OperatingPoint) -> str:
     """Say on how many people that was measured, and how many of them had no more."""
     if point.people is None or point.within is None:
         return ""
-    return f" ({point.within * point.people:.0f} of the {point.people} measured had no more)"
+    count = point.within * point.people
+    between = "about " if abs(count - round(count)) > COUNTED else ""  # between two points nobody was counted
+    return f" ({between}{count:.0f} of the {point.people} measured had no more)"
 
 
 def _doubt(point: OperatingPoint) -> str:

@@ -207,6 +207,7 @@ def test_how_many_had_no_more_lies_between_the_points() -> None:
     assert found is not None
     assert (found.people, found.within) == (20, pytest.approx(0.6))
     assert "(12 of the 20 measured had no more)" in outlook(OWN, points, OWN.at(2.0))
+    assert "(about 12 of the 20 measured had no more)" in outlook(OWN, points, OWN.at(2.1))
     unknown = expected(OWN, (low, middle, POINTS[2]), OWN.at(2.0))
     assert unknown is not None
     assert unknown.within is None
