@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ ENOUGH = 0.5  # of the hops of a trial must be valid
 # Of a trial that is answered by the last decision alone, what is learned from.  On 32 people whom the nets of
 # two folds did not know heads refitted to it gained .2 to .9 points more than those refitted to all of it.
 LAST_S = 0.5
+ATOM_S = 1e-6  # what stamps that are sums may be off by
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,9 @@ class Labelled:
         How many of each class.
     left_out : int
         Trials without enough valid signal.
-    endless : int
-        Trials of which nobody says how long they lasted, where that is what is learned from.
+    endless, short : int
+        Trials of which nobody says how long they lasted, and such as lasted no window, where all of a trial
+        is learned from.
     seconds : float
         From the first stamp of the log to the last one used; 0 without any.
     unknown : dict of str to int
@@ -150,6 +151,7 @@ class Labelled:
     seconds: float
     unknown: dict[str, int] = field(default_factory=dict)
     endless: int = 0
+    short: int = 0
 
 
 def labelled(
@@ -181,7 +183,7 @@ def labelled(
     counts: Counter[str] = Counter()
     left_out, seconds = 0, 0.0
     heard = times[times <= before]  # as if the signal ended there, which it does live
-    for trial, (marker, start, stop) in enumerate(spans_of(markers, answer, heard)):
+    for trial, (marker, start, stop) in enumerate(spans_of(markers, classes, answer, heard)):
         if marker.label not in wanted or counts.total() == most:
             continue
         inside = (times > start) & (times <= stop)
@@ -199,9 +201,9 @@ def labelled(
     )
     trials = {name: counts[name] for name in wanted if counts[name]}
     unknown = Counter(marker.label for marker in markers if marker.label not in classes)
-    wanting = [marker for marker in markers if marker.label in wanted and marker.time <= before]
-    n_endless = 0 if answer.cued else sum(marker.duration <= 0 for marker in wanting)
-    return Labelled(examples, trials, left_out, seconds, dict(unknown), n_endless)
+    lasting = [one.duration for one in markers if one.label in wanted and one.time <= before]
+    endless, short = (0, 0) if answer.cued else _unused(lasting, answer)
+    return Labelled(examples, trials, left_out, seconds, dict(unknown), endless, short)
 
 
 def behind_rest(log: LatentLog, markers: Sequence[Marker], rest_s: float) -> list[Marker]:
@@ -210,22 +212,24 @@ def behind_rest(log: LatentLog, markers: Sequence[Marker], rest_s: float) -> lis
         return list(markers)
     times = log.times
     begin = float(times[0]) if len(times) else 0.0
-    return [marker for marker in markers if marker.time >= begin + rest_s]
+    return [marker for marker in markers if marker.time >= begin + rest_s - ATOM_S]
 
 
 def spans_of(
-    markers: Sequence[Marker], answer: Answer, times: NDArray[np.float64]
+    markers: Sequence[Marker], classes: Sequence[str], answer: Answer, times: NDArray[np.float64]
 ) -> list[tuple[Marker, float, float]]:
-    """Return each marker with the stretch of its answer, s: none reaches past the next marker.
+    """Return each marker with the stretch of its answer, s: none reaches past the next one that asks.
 
+    A word of no class that has no duration asks for nothing: it may lie in a trial, such as one of feedback.
     A trial that the signal ends in is left out where its answer has a set time, and one of no known duration
     where it has none: `engine.lasting` tells what can be known of them.
     """
     ordered = sorted(markers, key=lambda marker: marker.time)
     last = float(times[-1]) if len(times) else 0.0
-    ends = [*(after.time for _, after in pairwise(ordered)), np.inf][: len(ordered)]
     spans = []
-    for marker, following in zip(ordered, ends, strict=True):
+    for place, marker in enumerate(ordered):
+        asking = (one.time for one in ordered[place + 1 :] if one.duration > 0 or one.label in classes)
+        following = next(asking, np.inf)
         if answer.at_s is None and marker.duration <= 0:
             continue
         end = min(following, marker.time + marker.duration if marker.duration > 0 else np.inf)
@@ -234,6 +238,12 @@ def spans_of(
         if stop - start >= answer.window_s and stop > start and stop <= last:
             spans.append((marker, max(start, stop - LAST_S) if answer.last else start, stop))
     return spans
+
+
+def _unused(lasting: Sequence[float], answer: Answer) -> tuple[int, int]:
+    """Return how many of these durations, s, nobody told, and how many are too short to hold a window."""
+    told = [duration for duration in lasting if duration > 0]
+    return len(lasting) - len(told), sum(duration < answer.from_s + answer.window_s for duration in told)
 
 
 def _parts(

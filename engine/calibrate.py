@@ -78,8 +78,9 @@ def calibrate(
         if why := undecided(heard.session, config.source):
             raise ConfigError(f"There is nothing to calibrate on: {why}")
         markers = heard.markers()
-    base, rest_s = centred(source, heard.log, _rested(bundle, heard, ask, say))
-    found = trials_of(bundle, heard.log, markers, ask)
+    resting_s = _rested(bundle, heard, ask, say)
+    base, rest_s = centred(source, heard.log, resting_s)
+    found = trials_of(bundle, heard.log, markers, replace(ask, rest_s=resting_s))
     return fitted(bundle, base, found, made_of(found, heard.session.feed.info.name, rest_s))
 
 
@@ -90,7 +91,7 @@ def made_of(found: Labelled, name: str, rest_s: float = 0.0) -> MadeOf:
         seconds=round(found.seconds, 3),
         trials=found.trials,
         rest_s=rest_s,
-        left_out=found.left_out + found.endless,
+        left_out=found.left_out + found.endless + found.short,
     )
 
 
@@ -219,6 +220,8 @@ def _remedy(found: Labelled, readout: Readout) -> str:
         )
     if found.endless:
         said.append(f"{found.endless} more were left out: {endless_said(readout.idle)}")
+    if found.short:
+        said.append(f"{found.short} more were left out: they are shorter than what the bundle looks at.")
     if found.unknown:
         seen = ", ".join(f"{n} x {name}" for name, n in found.unknown.items())
         new = next(name for name in readout.classes if name != readout.idle)

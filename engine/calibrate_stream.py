@@ -28,6 +28,7 @@ from streamer.types import Decision, Marker
 LIVE_S = 60.0  # of labelled signal, where nobody says how much
 TRIAL_S, PAUSE_S = 4.0, 3.0  # of our own cues, where nobody says how long
 SPARE_S = 0.5  # a trial is longer by than what it is answered from
+AGAIN_S = 1.0  # trials that no other one has joined are counted again
 REST_MORE_S = 1.0  # behind a rest that nothing follows: it begins at the first hop
 
 
@@ -91,7 +92,8 @@ class Hearing:
         self.log = LatentLog(bundle.readout.latent)
         self._ask, self._bundle, self._clock = ask, bundle, clock
         self._answer = answer_of(bundle.manifest.provenance)
-        self._ended: list[tuple[Marker, float, float]] = []
+        self._ended: list[float] = []
+        self._counted_at = -np.inf
         self._say: Callable[[str], None] = _unsaid
         backend = stack.enter_context(config.backend.open(bundle))
         source = stack.enter_context(config.source.open())
@@ -131,13 +133,19 @@ class Hearing:
                 self._done.set()
 
     def _more_ended(self, known: Sequence[Marker], now: float, trials: int) -> bool:
-        """Say whether there may be so many trials now: to count them goes through all that was heard."""
+        """Say whether there may be so many trials now: to count them goes through all that was heard.
+
+        A trial that goes on may come to have enough good signal: it is looked at once a second.
+        """
         if len(known) < trials:
             return False
-        wanted = self._ask.classes or self._bundle.readout.classes
-        spans = spans_of(known, self._answer, np.array([now]))
-        before, self._ended = self._ended, [span for span in spans if span[0].label in wanted]
-        return len(self._ended) >= trials and self._ended != before
+        classes = self._bundle.readout.classes
+        spans = spans_of(known, classes, self._answer, np.array([now]))
+        ended = [marker.time for marker, *_ in spans if marker.label in (self._ask.classes or classes)]
+        if len(ended) < trials or (ended == self._ended and now < self._counted_at + AGAIN_S):
+            return False
+        self._ended, self._counted_at = ended, now
+        return True
 
     def markers(self) -> Sequence[Marker]:
         """Return what was asked for so far."""

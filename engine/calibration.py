@@ -61,7 +61,7 @@ class MadeOf(Config):
     rest_s : float
         Seconds of rest that the latents were centred on; 0 for none.
     left_out : int
-        Trials that held bad signal, were cut off, or of which nobody said how long they lasted.
+        Trials that held bad signal, were cut off or too short, or of which nobody said how long they lasted.
     """
 
     stream: str

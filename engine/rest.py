@@ -55,9 +55,11 @@ def rested(
         for label, start, stop in asked(markers, readout.classes)
         if label in others and stop > begin
     ]
-    seconds, label = min(cues, default=(rest_s, ""))
-    if readout.idle is None or seconds >= rest_s - hop_s - SLACK_S:
+    seconds, label = min([*cues, (rest_s, "")])
+    if readout.idle is None:
         return rest_s, ""
+    if seconds >= rest_s - hop_s - SLACK_S:
+        return seconds, ""  # a cue at its very end is no part of it
     why = f"{label} is asked for from {seconds:.3g} s on"
     if seconds < ENOUGH * rest_s:
         raise ConfigError(

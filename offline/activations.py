@@ -178,11 +178,12 @@ def asked_for_nothing(
     That is where a marker asks for idle, once that has been so for ``settle_s``, and where no marker asks for
     anything, ``clear_s`` and more away from each that asks for something else than idle.  A marker of
     something that the model does not know asks for something; of a command that does not say how long it
-    lasts, nobody knows what is asked for until the next marker.
+    lasts, nobody knows what is asked for until the next class is.
     """
     marked, at_rest, near, asked = (np.zeros(len(played), dtype=bool) for _ in range(4))
     for marker in endless(played.markers, classes, idle):
-        asked |= _under(played, replace(marker, duration=_next(played, marker) - marker.time), live.early_s)
+        until = replace(marker, duration=_next(played, classes, marker) - marker.time)
+        asked |= _under(played, until, live.early_s)
     for marker in played.markers:
         marked |= _under(played, marker)
         if marker.label == idle:
@@ -193,9 +194,10 @@ def asked_for_nothing(
     return played.valid & ~asked & (at_rest | ~(marked | near))
 
 
-def _next(played: Played, marker: Marker) -> float:
-    """Return when the marker after this one comes, or the recording ends, s."""
-    return min((one.time for one in played.markers if one.time > marker.time), default=played.duration_s)
+def _next(played: Played, classes: Sequence[str], marker: Marker) -> float:
+    """Return when the next class is asked for after this marker, or the recording ends, s."""
+    later = (one.time for one in played.markers if one.time > marker.time and one.label in classes)
+    return min(later, default=played.duration_s)
 
 
 def _answers(played: Played, marker: Marker, idle: str | None, live: Live) -> NDArray[np.bool_]:

@@ -74,7 +74,8 @@ class _Person:
         self._strength = strength_of(answer)
         self._found: list[Labelled] = [labelled(one.log, one.markers, classes, answer) for one in heard]
         self._stops = [
-            np.array([stop for *_, stop in spans_of(one.markers, answer, one.log.times)]) for one in heard
+            np.array([stop for *_, stop in spans_of(one.markers, classes, answer, one.log.times)])
+            for one in heard
         ]
 
     def gain(self, trials: int) -> float | None:

@@ -225,7 +225,7 @@ def _labelled(
     """Return latents, logits and labels of the valid hops of one recording."""
     classes, times, valid = bundle.readout.classes, one.log.times, one.log.valid
     labels = np.full(len(times), -1)
-    for marker, start, stop in spans_of(one.markers, answer, times):
+    for marker, start, stop in spans_of(one.markers, classes, answer, times):
         if marker.label in classes:
             labels[(times > start) & (times <= stop)] = classes.index(marker.label)
     return one.log.latents[valid], one.logits.latents[valid], labels[valid]

@@ -262,7 +262,8 @@ def _sessions(
         raise RecordingError(f"Nothing to measure in {data}: {why}.")
     met = {name for name, each in looked if each.met}
     why_not = {"left_out_because": dict(Counter(each.why for each in left_out))} if left_out else {}
-    notes = [*told_met(met), *told(namesakes(bundle, {one.subject for one in found}, "train"))]
+    assumed = sorted({note for _, each in looked for note in each.notes})
+    notes = [*told_met(met), *told(namesakes(bundle, {one.subject for one in found}, "train")), *assumed]
     return found, {"recordings_left_out": len(left_out), **why_not, "notes": notes}
 
 
@@ -277,6 +278,7 @@ def _about(played: Sequence[Played], bundle: Bundle, live: Live) -> dict[str, An
         "minutes_without_command": round(float(counted.minutes.sum()), 1),
         "false_per_min": f"upper limit of the mean over people, {100 * CONFIDENCE:g} % confidence, one-sided",
         "hits": "share of the commands whose first label was their own",
+        "on": "share of the time without a command for which a label was on, mean over people",
         "within": "share of the people whose own rate was not above false_per_min",
         "live": live.model_dump(mode="json"),
     }

@@ -17,6 +17,9 @@ UvPerCount = Annotated[
     typer.Option(min=0, help="µV per step, for recordings that tell no unit; refused where all do."),
 ]
 Holes = Annotated[str | None, typer.Option(help="What becomes of holes: split or repeat.")]
+TrialS = Annotated[
+    float | None, typer.Option(min=0.1, help="How long trials last whose markers do not say it, s.")
+]
 Channels = Annotated[list[str] | None, typer.Option(help="A channel's new name, OLD=NEW; may be repeated.")]
 Labels = Annotated[list[str] | None, typer.Option(help="A marker's new name, OLD=NEW; may be repeated.")]
 

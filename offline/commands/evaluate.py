@@ -18,6 +18,7 @@ from offline.commands._folder import (
     Holes,
     Labels,
     SubjectPattern,
+    TrialS,
     UvPerCount,
     folder_of,
     given,
@@ -67,9 +68,7 @@ def evaluate(
     ] = None,
     channels: Channels = None,
     labels: Labels = None,
-    trial_s: Annotated[
-        float | None, typer.Option(min=0.1, help="How long trials last whose markers do not say it, s.")
-    ] = None,
+    trial_s: TrialS = None,
     calibrate_s: Annotated[
         float | None,
         typer.Option(min=1, help="Also refit each person's head on their first s, and score the rest."),

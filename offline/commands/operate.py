@@ -14,6 +14,7 @@ from offline.commands._folder import (
     Holes,
     Labels,
     SubjectPattern,
+    TrialS,
     UvPerCount,
     folder_of,
     given,
@@ -62,6 +63,7 @@ def operate(
     holes: Holes = None,
     channels: Channels = None,
     labels: Labels = None,
+    trial_s: TrialS = None,
     json: Json = False,
 ) -> None:
     """Fit how a bundle decides on people it was not trained on, so that a run can ask for false_per_min."""
@@ -73,7 +75,8 @@ def operate(
         from offline.operate import operate_played
 
         folder = folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels)
-        options = Options(folder=folder, protocol={"live": given(clear_s=clear_s, early_s=early_s)})
+        live = given(clear_s=clear_s, early_s=early_s)
+        options = Options(folder=folder, protocol={"live": live}, trial_s=trial_s)
         if data is None and played is None:
             raise ConfigError("Give --data, recordings to play, or --played, cells of a benchmark.")
         if data is None and folder:

@@ -9,7 +9,16 @@ import typer
 
 from engine.output import Output
 from offline.commands._bar import bar
-from offline.commands._folder import Channels, Hold, Holes, Labels, SubjectPattern, UvPerCount, folder_of
+from offline.commands._folder import (
+    Channels,
+    Hold,
+    Holes,
+    Labels,
+    SubjectPattern,
+    TrialS,
+    UvPerCount,
+    folder_of,
+)
 from offline.commands._shared import (
     BEGINS_ANEW,
     BundleRef,
@@ -53,6 +62,7 @@ def personalise(
     holes: Holes = None,
     channels: Channels = None,
     labels: Labels = None,
+    trial_s: TrialS = None,
     json: Json = False,
 ) -> None:
     """Fit a decoder's filters over electrodes to one person, or say what that is worth to people."""
@@ -71,7 +81,8 @@ def personalise(
         torch.set_num_threads(1)
         given = {name: value for name, value in (("steps", steps), ("lr", lr)) if value is not None}
         settings = Settings.model_validate(given)
-        options = Options(folder=folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels))
+        folder = folder_of(subject_pattern, hold, uv_per_count, holes, channels, labels)
+        options = Options(folder=folder, trial_s=trial_s)
         if output is not None:
             if seconds is not None or trials is not None:
                 raise ConfigError("With -o all trials are learned from: leave --seconds and --trials out.")

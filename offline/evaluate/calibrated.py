@@ -20,6 +20,7 @@ from engine.calibrate import centred, fitted, made_of
 from engine.calibration import Calibration
 from engine.head import Head, source_head
 from engine.refit import Examples
+from engine.rest import rested
 from offline.activations import Tally, tally
 from offline.evaluate.answers import answers
 from offline.evaluate.decide import decide
@@ -88,12 +89,18 @@ def calibrated(
     if rest_s and (why := no_rest(sessions[0], readout.classes, readout.idle, rest_s)):
         return Calibrated(None, (), (), why)
     recordings = [heard(bundle, backend, session) for session in sessions]
+    if rest_s:  # a cue at its very end is no part of it, as live
+        first, hop_s = recordings[0], bundle.manifest.graph.hop / bundle.manifest.input.sfreq
+        try:
+            rest_s, _ = rested(first.log, first.markers, readout, rest_s, hop_s)
+        except ConfigError as error:
+            return Calibrated(None, (), (), str(error))
     cued = answer_of(bundle.manifest.provenance).cued
     start = _Start(bundle, recordings, seconds, trials, tuple(classes) if classes else None, rest_s)
     made, why, head = None, "", None
     try:
-        base, rested = centred(source, recordings[0].log, rest_s)
-        made = fitted(bundle, base, start.found(), made_of(start.found(), sessions[0].name, rested))
+        base, centred_s = centred(source, recordings[0].log, rest_s)
+        made = fitted(bundle, base, start.found(), made_of(start.found(), sessions[0].name, centred_s))
         head = made.head
     except ConfigError as error:
         why = str(error)

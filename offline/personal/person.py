@@ -18,7 +18,8 @@ from streamer.errors import RecordingError
 class Person:
     """One person's recordings behind the DSP list, what was asked in them, and why others were left out.
 
-    ``namesake`` says that the bundle has learned from somebody of that name.
+    ``namesake`` says that the bundle has learned from somebody of that name, ``assumed`` what was taken for
+    granted of the markers.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Person:
     shown: Shown
     left_out: tuple[str, ...]
     namesake: bool
+    assumed: frozenset[str] = frozenset()
 
 
 def read_person(one: Origin, task: Task, subject: Subject) -> Person:
@@ -47,4 +49,5 @@ def read_person(one: Origin, task: Task, subject: Subject) -> Person:
     signal = Signal(recipe.ch_names, recipe.sfreq, one.run.dsp)
     side = Side(tuple(sessions), tuple(prepare(session, signal, recipe.classes) for session in sessions))
     namesake = bool(namesakes(one.bundle, [subject.name]))
-    return Person(subject.name, side, shown_by(one.model, side, recipe), left_out, namesake)
+    assumed = frozenset(note for each in looked for note in each.notes)
+    return Person(subject.name, side, shown_by(one.model, side, recipe), left_out, namesake, assumed)

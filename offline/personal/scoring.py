@@ -51,7 +51,7 @@ def score_people(
     dict
         ``per_subject`` with the accuracy as it was (``zero_shot``), ``personal``, whether that was ``taken``
         and so what is ``kept``; means; ``live`` use before and after; ``skipped`` people, with the reason;
-        ``notes`` on people whom the bundle may have learned from.
+        ``notes`` on people whom the bundle may have learned from, and on markers without a duration.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def score_people(
     """
     task, rows, skipped = task_of(one.bundle, path, options), {}, {}
     live: dict[str, list[Played]] = {"as_it_was": [], "kept": []}
-    people, doubted = find_people(task, subjects), list[str]()
+    people, doubted, assumed = find_people(task, subjects), list[str](), set[str]()
     refuse_unused(task, people, options)
     for done, subject in enumerate(people):
         progress(f"personalising: {subject.name}", done, len(people))
@@ -73,13 +73,18 @@ def score_people(
             n = n if trials is None else min(n, trials)
             rows[subject.name] = _row(one, task, person, n, settings, live)
             doubted += [person.name] if person.namesake else []
+            assumed |= person.assumed
         except (ConfigError, RecordingError, StreamMismatch) as error:
             skipped[subject.name] = str(error)
     if not rows:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
         raise RecordingError(f"Nobody in {path} can be scored: {why}")
     figures = {name: _live(one, task, played) for name, played in live.items()}
-    about = {"settings": settings.model_dump(), "skipped": skipped, "notes": told(doubted)}
+    about = {
+        "settings": settings.model_dump(),
+        "skipped": skipped,
+        "notes": [*told(doubted), *sorted(assumed)],
+    }
     return {**about, "live": figures, **_summary(rows)}
 
 

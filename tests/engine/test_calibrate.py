@@ -82,6 +82,11 @@ def test_a_trial_is_the_mean_of_its_answer() -> None:
     np.testing.assert_allclose(found.examples.latents.ravel(), [2.55, 6.55, 10.55], atol=1e-5)
     assert found.examples.labels.tolist() == [1, 2, 1]
     assert found.trials == {"left": 2, "right": 1}
+    assert (found.endless, found.short) == (0, 0)
+    told = labelled(
+        logged(12.05), [*markers, Marker(2.0, "feedback")], ("rest", "left", "right"), Answer(0.5, 2.5)
+    )
+    np.testing.assert_array_equal(told.examples.latents, found.examples.latents)
 
 
 def test_where_the_last_decision_answers_the_last_half_second_is_learned_from() -> None:
@@ -307,9 +312,10 @@ def test_what_is_asked_for_in_a_rest_is_none_of_it(
         with pytest.raises(ConfigError, match=f"The {asked:g} s of rest are none: .* asked for from"):
             calibrate(subject, Ask(rest_s=asked))
         return
-    assert calibrate(subject, Ask(rest_s=asked), say=said.append).made_of.rest_s == pytest.approx(
-        kept, abs=0.3
-    )
+    made = calibrate(subject, Ask(rest_s=asked), say=said.append)
+    assert made.made_of.rest_s == pytest.approx(kept, abs=0.3)
+    cued = [name for name in made.made_of.trials if name != "rest"]
+    assert len(cued) == 1, "also where its trial began within what was said to be rest"
     told_ = [line for line in said if f"of the {asked:g} s are taken for rest" in line]
     assert len(told_) == (kept < asked)
 

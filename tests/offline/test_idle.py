@@ -70,6 +70,11 @@ def test_behind_a_command_of_unknown_length_nothing_is_idle() -> None:
     assert not ((quiet > 2.0) & (quiet < 10.5)).any()
     found = idle_figures([one], CLASSES, "rest", SETTINGS)
     assert (found["hits"], found["false_activations_per_min"]) == (0.0, 0.0)
+    beeped = replace(one, markers=(*one.markers, Marker(2.2, "beep")))
+    np.testing.assert_array_equal(one.times[asked_for_nothing(beeped, CLASSES, "rest")], quiet)
+    last = made([Marker(2.0, "left_fist")], {}, duration_s=15.5)
+    before = last.times[asked_for_nothing(last, CLASSES, "rest", Live(early_s=1.0, clear_s=0.0))]
+    np.testing.assert_allclose(before, np.arange(1, 11) / 10)
 
 
 def test_the_curve_repeats_the_decision_stage() -> None:
