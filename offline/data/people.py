@@ -17,6 +17,7 @@ def own_subject(path: Path) -> str | None:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
-        return str(meta["subject"]) if meta.get("subject") else None
+        subject = meta.get("subject")
+        return None if subject in (None, "") else str(subject)
     except DAMAGED:
         return None  # reading it will say what is wrong

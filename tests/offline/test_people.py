@@ -45,3 +45,11 @@ def test_a_prefix_and_a_choice_go_by_that_name(flat: Folder) -> None:
     assert [one.name for one in find([some], [])] == ["a-anna", "a-bert"]
     by_pattern = flat.model_copy(update={"subject": r"S\d+"})
     assert [one.name for one in find([by_pattern], [])] == ["S001", "S002"]
+
+
+def test_who_is_called_zero_is_somebody(tmp_path: Path) -> None:
+    """A number is a name, zero too: else the files of the first of a numbered set were a person each."""
+    for name, subject in {"a": 0, "b": 0, "c": 1}.items():
+        np.savez(tmp_path / f"{name}.npz", meta=json.dumps({"subject": subject}))
+    whose = {one.name: [path.stem for path in one.files] for one in find([Folder(path=tmp_path)], [])}
+    assert whose == {"0": ["a", "b"], "1": ["c"]}
