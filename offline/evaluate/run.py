@@ -45,6 +45,8 @@ class Evaluation:
         Recordings left out because they, or others of the same person, had a part in the bundle's weights.
     skipped : dict
         Recordings that could not be scored, and why.
+    known : set of str
+        People of whom a recording had a part in the bundle's weights itself.
     met : set of str
         People of whom recordings were left out because of others.
     assumed : set of str
@@ -59,6 +61,7 @@ class Evaluation:
     played: list[Played] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
     assumed: set[str] = field(default_factory=set)
     seconds: float = 0.0
@@ -77,7 +80,8 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """Return who is left out as known, who may be known in another form, and what was assumed."""
-        doubted = namesakes(self.bundle, {one.subject for one in self.played})
+        # Whose recordings were known are there as they were learned from, not in another form.
+        doubted = namesakes(self.bundle, {one.subject for one in self.played} - self.known)
         return [*told_met(self.met), *told(doubted), *sorted(self.assumed)]
 
 
@@ -122,6 +126,7 @@ def evaluate_all(
             for subject in some:
                 progress(f"{name}: {subject.name}", done, total)
                 for looked in look(bundle, task, subject, trained_on(bundle), held):
+                    one.known.update([subject.name] if looked.known else [])
                     one.met.update([subject.name] if looked.met else [])
                     _add(one, looked, backend, keep, playing)
                 done += 1

@@ -242,11 +242,16 @@ def test_whose_own_a_bundle_is_may_score_it(people: Path, tmp_path: Path, run_wr
     """Their other recordings are what it was made for; those it was made from are left out."""
     run_writer(people / "S2" / "new.npz", seed=60, channels=CHANNELS)
     made = [fingerprint_of_file(people / "S2" / "S2R1.npz")]
-    told = {"provenance": {"fingerprints": {"train": ["0" * 16], "personal": made}}}
+    told = {
+        "fingerprints": {"train": ["0" * 16], "personal": made},
+        "personal": {"from": "toy 1", "subject": "S2"},
+    }
     graph = toy_graph()
-    one = evaluate(load(write_bundle(tmp_path / "own", toy_manifest(graph) | told, graph)), people)
+    manifest = toy_manifest(graph) | {"provenance": told}
+    one = evaluate(load(write_bundle(tmp_path / "own", manifest, graph)), people)
     assert [f"{each.subject}/{each.name}" for each in one.played] == ["S1/S1R1", "S2/new"]
     assert one.excluded == ["S2/S2R1"]
+    assert not any(NAMESAKE in note for note in one.notes())  # S2's own was recognised, in this very form
 
 
 def test_a_report_takes_the_place_of_none_of_something_else(toy: Path, people: Path, tmp_path: Path) -> None:
