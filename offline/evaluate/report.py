@@ -10,7 +10,7 @@ from typing import Any
 from engine.bundle import Bundle
 from engine.files import replacing
 from offline.evaluate.compare import compare
-from offline.evaluate.run import Evaluation, data_of, document_of, names_of
+from offline.evaluate.run import Evaluation, data_of, document_of, identity_of, names_of
 from streamer.errors import ConfigError
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
@@ -46,7 +46,7 @@ def document(evaluations: Sequence[Evaluation]) -> Document:
 def refuse_other(folder: Path, bundles: Sequence[Bundle], data: Path) -> None:
     """Refuse a folder whose report is of other data, or of a bundle that is no longer asked; `ConfigError`.
 
-    Reports of before do not say of what data they are.
+    Reports of before say neither of what data they are, nor more of a bundle than its name.
     """
     path = folder / JSON
     if not path.is_file():
@@ -54,16 +54,19 @@ def refuse_other(folder: Path, bundles: Sequence[Bundle], data: Path) -> None:
     try:
         held = json.loads(path.read_bytes())["evaluations"]
         of = {str(one["bundle"]) for one in held}
+        told = {str(one.get("identity", one["bundle"])) for one in held}
         where = {str(one.get("data", data_of(data))) for one in held}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is no report of an evaluation ({error}): name another folder, or delete it."
         ) from error
-    if not of <= set(names_of(bundles)) or where != {data_of(data)}:
+    asked = {*map(identity_of, bundles), *names_of(bundles), *(bundle.label for bundle in bundles)}
+    if not (told <= asked and where <= {data_of(data)}):
         what = f"{', '.join(sorted(of))} over {', '.join(sorted(where))}"
         raise ConfigError(
-            f"{folder} holds the report of {what}, which would be lost: name another folder, or delete "
-            f"{JSON} there (what was played is kept)."
+            f"{folder} holds the report of {what}, which would be lost (bundles are told apart by what they "
+            f"hold, not by their names): name another folder, or delete {JSON} there (what was played is "
+            "kept)."
         )
 
 

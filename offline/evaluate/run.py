@@ -166,8 +166,12 @@ def kept_as(keep: Path, bundle: Bundle, task: Task, content: str) -> Path:
     """
     settings = {**task.settings(), "versions": versions("onnxruntime"), "format": FORMAT}
     how = digest(json.dumps(settings, sort_keys=True).encode())[:8]
-    whole = digest(bundle.manifest.model_dump_json(exclude_defaults=True).encode())[:16]
-    return keep / PLAYED / whole / f"{content}-{how}.npz"
+    return keep / PLAYED / identity_of(bundle) / f"{content}-{how}.npz"
+
+
+def identity_of(bundle: Bundle) -> str:
+    """Return what tells a bundle from every other one, of its name too: of its manifest, hashes included."""
+    return digest(bundle.manifest.model_dump_json(exclude_defaults=True).encode())[:16]
 
 
 def _add(one: Evaluation, looked: Looked, backend: Backend, keep: Path | None, playing: Playing) -> None:
@@ -234,6 +238,7 @@ def document_of(one: Evaluation, scores: Scores) -> dict[str, Any]:
     readout = one.bundle.readout
     return {
         "bundle": one.name,
+        "identity": identity_of(one.bundle),
         "data": data_of(one.task.folder.path),
         **scores.document(),
         "n_trials": scores.n,

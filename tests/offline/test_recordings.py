@@ -274,6 +274,35 @@ def test_a_report_takes_the_place_of_none_of_something_else(toy: Path, people: P
     assert "no report of an evaluation" in " ".join(bcitrain(*words, code=2).split())
 
 
+def test_a_report_is_of_a_bundles_content_not_of_its_name(toy: Path, people: Path, tmp_path: Path) -> None:
+    """One more of the same name goes on, although names change; one in the place of another is refused."""
+    pytest.importorskip("matplotlib")
+    out, graph = tmp_path / "out", toy_graph()
+    again = write_bundle(tmp_path / "again", toy_manifest(graph) | {"provenance": {"seed": 2}}, graph)
+    rest = ("--data", people, "--output", out, "--subjects", "S1")
+    bcitrain("evaluate", toy, *rest)
+    said = " ".join(bcitrain("evaluate", again, *rest, code=2).split())
+    assert "holds the report of" in said
+    assert "not by their names" in said
+    bcitrain("evaluate", toy, again, *rest)
+    bcitrain("evaluate", again, toy, *rest)
+    assert "holds the report of" in bcitrain("evaluate", toy, *rest, code=2)
+
+
+@pytest.mark.parametrize(
+    ("held", "code"),
+    [([], 0), ([{"bundle": "toy 1"}], 0), ([{"bundle": "toy 1 (toy)"}, {"bundle": "other 1"}], 2)],
+)
+def test_reports_of_before_go_by_their_names(
+    toy: Path, people: Path, tmp_path: Path, held: list[dict[str, str]], code: int
+) -> None:
+    """They do not tell their bundles' content; where nothing is in one, nothing can be lost."""
+    pytest.importorskip("matplotlib")
+    (tmp_path / "evaluation.json").write_text(json.dumps({"evaluations": held}))
+    words = ("evaluate", toy, "--data", people, "--output", tmp_path, "--subjects", "S1")
+    assert ("holds the report of" in bcitrain(*words, code=code)) == (code == 2)
+
+
 def test_no_picture_is_left_of_an_earlier_report(toy: Path, people: Path, tmp_path: Path) -> None:
     """What the figures no longer have is removed; files that are not ours stay."""
     pytest.importorskip("matplotlib")
