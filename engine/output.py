@@ -6,7 +6,7 @@ import json as jsonlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -69,11 +69,12 @@ class Output:
         names = dict.fromkeys(key for row in rows for key in row)
         columns = [[str(name), *(_words(row.get(name, "")) for row in rows)] for name in names]
         columns = columns or [["nothing found"]]
-        if sum(map(_least, columns)) >= self._out.width:
+        width = self._out.width
+        if sum(_least(columns, width)) >= width:
             columns = [[name.replace("_", "_\n"), *column] for name, *column in columns]
         with _printed():
-            for part in _parts(columns, self._out.width):
-                self._out.print(_table(title, part))
+            for part in _parts(columns, width):
+                self._out.print(_table(title, part, width))
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -98,12 +99,13 @@ class Output:
             self.say(f"error: {message}")
 
 
-def _table(title: str, columns: Sequence[Sequence[str]]) -> Table:
-    """Return a table of columns, a name and then cells each; texts wrap, a single word does not."""
+def _table(title: str, columns: Sequence[Sequence[str]], width: int) -> Table:
+    """Return a table of columns, a name and then cells each; texts wrap, a single word only where it must."""
     table = Table(title=title, title_justify="left")
-    for name, *cells in columns:
-        least = None if any(" " in cell for cell in cells) else _least([name, *cells]) - BORDER
-        table.add_column(Text(name), overflow="fold", min_width=least)
+    narrow = sum(_takes(column, str.splitlines) for column in columns) >= width
+    for (name, *cells), least in zip(columns, _least(columns, width), strict=True):
+        fixed = narrow and not any(" " in cell for cell in cells)
+        table.add_column(Text(name), overflow="fold", width=max(1, least - BORDER) if fixed else None)
     for row in zip(*(cells for _, *cells in columns), strict=True):
         table.add_row(*map(Text, row))
     return table
@@ -111,20 +113,30 @@ def _table(title: str, columns: Sequence[Sequence[str]]) -> Table:
 
 def _parts(columns: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]:
     """Yield columns that fit side by side, the first before each part: a figure that is cut is another."""
-    first, *others = columns
-    part, used = [first], _least(first)
-    for column in others:
-        if len(part) > 1 and used + _least(column) >= width:
+    (first, *others), (begin, *least) = columns, _least(columns, width)
+    part, used = [first], begin
+    for column, needed in zip(others, least, strict=True):
+        if len(part) > 1 and used + needed >= width:
             yield part
-            part, used = [first], _least(first)
+            part, used = [first], begin
         part.append(column)
-        used += _least(column)
+        used += needed
     yield part
 
 
-def _least(column: Sequence[str]) -> int:
-    """Return how much of a line a column takes that breaks no word."""
-    return BORDER + max(cell_len(word) for cell in column for word in cell.split() or [""])
+def _least(columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return how much of a line each column takes: so much that no word breaks, where there is room for it.
+
+    Room is what the first column leaves, and of that no more than half where others follow.
+    """
+    first, *others = (_takes(column, str.split) for column in columns)
+    first = min(first, width // 2 if others else width - 1)
+    return [first, *(min(least, width - 1 - first) for least in others)]
+
+
+def _takes(column: Sequence[str], parted: Callable[[str], list[str]]) -> int:
+    """Return how much of a line a column takes whose cells are broken into such parts."""
+    return BORDER + max(cell_len(part) for cell in column for part in parted(cell) or [""])
 
 
 @contextmanager

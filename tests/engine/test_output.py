@@ -51,3 +51,30 @@ def test_no_figure_of_a_table_is_cut(
             assert any(f" {row[name]:.4g} " in line for line in printed.splitlines())
     assert printed.count("note") == 1
     assert (printed.count("model") == 1) == (width == 200)
+
+
+@pytest.mark.parametrize("width", [30, 60, 80])
+@pytest.mark.parametrize("wide", ["first", "second", "both"])
+@pytest.mark.parametrize("text", ["-", "eight left_fist, seven right_fist, and so on for a line or two"])
+def test_a_word_wider_than_the_terminal_is_folded_and_nothing_of_it_lost(
+    width: int, wide: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line by line below each other its pieces are the word again, in either column, beside a text too."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    words = {"first": "S1", "second": "x", "note": text, "figure": "0.1234"}
+    words |= {key: f"{key}-{'0123456789' * 9}-END" for key in ("first", "second") if wide in (key, "both")}
+    Output(json=False).table("t", [words])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert all(line[-1] in "│┃┓┩┘" for line in lines if line.strip() != "t")
+    pieces: dict[str, str] = {}
+    for line in lines:
+        if line[0] == "┃":
+            names = [cell.strip() for cell in line.strip("┃").split("┃")]
+            pieces |= dict.fromkeys(names, "")
+        elif line[0] == "│":
+            for name, cell in zip(names, line.strip("│").split("│"), strict=True):
+                pieces[name] += cell.strip()
+    assert {name: "".join(word.split()) for name, word in words.items()} == {
+        name: "".join(piece.split()) for name, piece in pieces.items()
+    }
