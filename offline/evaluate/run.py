@@ -25,7 +25,7 @@ from offline.provenance import versions
 from streamer.errors import RecordingError, StreamMismatch
 
 PLAYED = "played"  # sub-folder of an evaluation's folder
-FORMAT = 4  # of what is kept: another one is played again
+FORMAT = 5  # of what is kept: another one is played again
 Progress = Callable[[str, int, int], None]
 Playing = Callable[[Bundle, Backend, Session], Played]
 

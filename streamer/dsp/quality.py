@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Literal
 
@@ -19,7 +20,8 @@ NON_FINITE, RAILED, TOO_LARGE, FLAT, LINE_NOISE = "non-finite", "railed", "too l
 # In 500 recordings of seven kinds no second of EEG has more than 0.6 mV rms, with all its artefacts, and none
 # of EMG more than 0.9 mV; the quietest EEG in a unit a thousand times too large has 4 mV, such EMG 11.
 LARGE_UV, LARGE_EEG_UV = 10_000.0, 2_000.0
-SLOW_HZ = 3.0  # below are drifts and steps of offsets, which may be of any size
+SLOW_HZ = 3.0  # below are drifts, which may be of any size
+STEPPED = 2  # windows in which a step of an offset is over, of any size too, and the step back soon after it
 HANN_BINS = 1.5  # in so many bins the taper spreads the power of one
 CURE = (
     f"the unit is wrong. `unit:` in the source block says another one ({TOLD}); `--uv-per-count` does so of "
@@ -40,8 +42,9 @@ class Config(StepConfig):
     flat_uv : float
         A channel whose standard deviation is less, µV, is flat.
     large_uv : float or None
-        A channel whose rms is more, µV, is too large: line noise and what is slower than 3 Hz left aside.  By
-        default 2 mV for EEG and 10 mV for all else, more than either ever gives: the unit is wrong.
+        A channel whose rms is more, µV, is too large: line noise and what is slower than 3 Hz left aside.  It
+        has to be so for more than two ``window_s`` on end once, since a step of an offset is over by then.
+        By default 2 mV for EEG and 10 mV for all else, more than either ever gives: the unit is wrong.
     rail_uv : float or None
         The amplifier's limit, µV, where it is known.
     share : float
@@ -99,8 +102,7 @@ class Quality:
         self._verdicts: Counter[tuple[str, str]] = Counter()
         self._max_bad = config.max_bad * info.n_chans
         self._judge = _Judge(info, config)
-        self._n_window = max(2, round(config.window_s * info.sfreq))
-        self._n_update = max(1, round(config.update_s * info.sfreq))
+        self._n_window, self._n_update = _lengths(info, config)
         self.reset()
 
     def reset(self) -> None:
@@ -112,6 +114,7 @@ class Quality:
         self._window = np.empty((self._n_window, n_chans), dtype=np.float32)  # a ring of rows
         self._wrong = np.zeros((self._n_window, n_chans), dtype=bool)  # where they were not finite
         self._seen = 0
+        self._judge.reset()
 
     def __call__(self, chunk: Chunk) -> Chunk:
         """Return the chunk with finite samples, its rows judged."""
@@ -174,7 +177,7 @@ class Quality:
 
 
 class _Judge:
-    """Says of a window which channels are bad, and why."""
+    """Says of one window after another which channels are bad, and why."""
 
     def __init__(self, info: StreamInfo, config: Config) -> None:
         known = per_volt(info.unit)
@@ -186,23 +189,33 @@ class _Judge:
         self._large = np.array(large if config.large_uv is None else config.large_uv) / gain
         self._share = config.share
         self._line_ratio = config.line_ratio
-        n_window = max(2, round(config.window_s * info.sfreq))
+        n_window, n_update = _lengths(info, config)
+        self._n_stepped = STEPPED * math.ceil(n_window / n_update)
         self._taper = np.hanning(n_window)[:, None]
         freqs = np.fft.rfftfreq(n_window, 1 / info.sfreq)
         usable = [freq for freq in config.line_freqs if freq < info.sfreq / 2 - 2]
         self._lines = [np.abs(freqs - freq) <= max(1.0, freqs[1]) for freq in usable]
         self._around = [np.abs(freqs - freq) <= 10.0 for freq in usable]
         self._counted = (freqs >= SLOW_HZ) & ~np.any([freqs < 0, *self._lines], axis=0)
+        self._n_chans = info.n_chans
+
+    def reset(self) -> None:
+        """Forget the windows before."""
+        self._n_large = np.zeros(self._n_chans, dtype=int)  # windows on end
+        self._stays = np.zeros(self._n_chans, dtype=bool)  # was too large for longer than a step is seen
 
     def __call__(self, window: NDArray[np.float32], wrong: NDArray[np.bool_]) -> dict[int, str]:
         """Return the reason of each bad column; the gravest one counts."""
         x = window.astype(np.float64)
         spectrum = np.fft.rfft((x - x.mean(axis=0)) * self._taper, axis=0) / self._taper.sum()
         power = 2 * np.square(np.abs(spectrum))  # mean square of a sine at that frequency
+        large = power[self._counted].sum(axis=0) > HANN_BINS * self._large**2
+        self._n_large = np.where(large, self._n_large + 1, 0)
+        self._stays |= self._n_large > self._n_stepped
         faults = {
             NON_FINITE: wrong.mean(axis=0) > self._share,
             RAILED: self._railed(x),
-            TOO_LARGE: power[self._counted].sum(axis=0) > HANN_BINS * self._large**2,
+            TOO_LARGE: large & self._stays,
             FLAT: x.std(axis=0) < self._flat,
             LINE_NOISE: self._line_noise(power),
         }
@@ -226,6 +239,11 @@ class _Judge:
             floor = np.maximum(self._line_ratio * _median(power[around]), self._flat**2)
             noisy |= power[line].max(axis=0) > floor
         return noisy
+
+
+def _lengths(info: StreamInfo, config: Config) -> tuple[int, int]:
+    """Return of how many samples a window is, and how many are between two."""
+    return max(2, round(config.window_s * info.sfreq)), max(1, round(config.update_s * info.sfreq))
 
 
 def _median(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -199,12 +199,50 @@ def brain(seconds: float = 4.0, uv: float = 5.0) -> np.ndarray:
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_a_unit_a_thousand_times_too_large_is_found(chunk: int) -> None:
-    """Of quiet EEG, too: nanovolts called microvolts are not decided on from the first verdict."""
-    x = brain(uv=5000.0)
+    """Of quiet EEG, too: nanovolts called microvolts are not decided on once three seconds were heard.
+
+    So it is behind a reset, too, which forgets those seconds.
+    """
+    x = brain(8.0, uv=5000.0)
     step = Config().build(INFO)
-    valid = [step(chunk_of(x[i : i + chunk], INFO, index=i)).valid for i in range(0, len(x), chunk)]
-    assert step.bad == dict.fromkeys(INFO.ch_names, "too large")
-    assert not np.concatenate(valid)[310:].any()
+    for _ in range(2):
+        valid = [step(chunk_of(x[i : i + chunk], INFO, index=i)).valid for i in range(0, len(x), chunk)]
+        assert step.bad == dict.fromkeys(INFO.ch_names, "too large")
+        judged = np.concatenate(valid)
+        assert judged[:750].all()
+        assert not judged[930:].any()
+        step.reset()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 2000])
+@pytest.mark.parametrize("steps", [[500], [500, 625], [500, 640, 750]])
+def test_steps_of_an_offset_are_not_too_large(steps: list[int], chunk: int) -> None:
+    """A touched electrode of a DC-coupled amplifier jumps by 20 mV and back: the unit is right all the same.
+
+    Line noise beneath is told as ever.
+    """
+    t = np.arange(2000)[:, None] / 250
+    x = brain(8.0) + 300 * np.sin(2 * np.pi * 50 * t)
+    for n, at in enumerate(steps):
+        x[at:] += 2e4 * (-1) ** n
+    step = Config().build(INFO)
+    valid = [
+        step(chunk_of(x[i : i + chunk].astype(np.float32), INFO, index=i)).valid
+        for i in range(0, len(x), chunk)
+    ]
+    assert np.concatenate(valid).all()
+    assert step.counts["too large"] == 0
+    assert set(step.bad.values()) == {"line noise"}
+
+
+def test_what_stayed_too_large_is_so_at_once_when_it_comes_again() -> None:
+    """A muscle that rests for a while in a wrong unit is not heard for three seconds each time it moves."""
+    x = brain(12.0, uv=5000.0)
+    x[1250:1750] /= 1000
+    step, out = watch(x)
+    assert out.valid[1570:1750].all()
+    assert not out.valid[1750 + 125 :].any()
+    assert step.counts["too large"] == 2 * 4
 
 
 def test_muscles_may_be_larger_than_brains() -> None:
