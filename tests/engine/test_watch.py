@@ -19,7 +19,7 @@ class Watched:
         self.counters = StreamCounters()
         self.bad_channels: dict[str, str] = {}
         self.bad_s: dict[str, dict[str, float]] = {}
-        self.info = SimpleNamespace(sfreq=160.0)
+        self.info = SimpleNamespace(sfreq=160.0, unit="uV", name="cap")
         self.hop_s = 0.0625
 
 
@@ -41,6 +41,18 @@ def test_each_fault_is_said_once() -> None:
     both.bad_channels = {}
     watch.look(6.0, 4)
     assert lines[3:] == ["all channels are good again"]
+
+
+def test_the_unit_is_doubted_once() -> None:
+    """Channels that are too large come and go with each movement; what to do about it is said once."""
+    lines: list[str] = []
+    both: Any = Watched()
+    watch = Watch(both, both, lines.append)
+    for now, bad in enumerate(({"C3": "too large"}, {}, {"C3": "too large", "C4": "too large"})):
+        both.bad_channels = bad
+        watch.look(2.0 * now, 4)
+    assert sum(line.startswith("bad channels: ") for line in lines) == 2
+    assert sum("is uV the unit of 'cap'?" in line for line in lines) == 1
 
 
 def test_a_burst_is_one_line() -> None:

@@ -164,6 +164,19 @@ def test_what_is_learned_from_comes_after_the_rest_as_live(centred: Path, folder
             assert min(m.time for m in made.zero_shot[0].markers) >= max(4.0, live.seconds)
 
 
+def test_what_calibrates_is_not_scored(headed: Path, folder: Path) -> None:
+    """With either head no decision from before the new one counts, neither as an answer nor as idle."""
+    bundle = load(headed)
+    session = open_file(task_of(bundle, folder), folder / "S1" / "S1R1.npz")
+    with OnnxRuntime().open(bundle) as backend:
+        made = calibrated(bundle, backend, [session], seconds=20.0)
+    since = float(session.recording.times[0]) + 20.0
+    for (played,) in (made.zero_shot, made.refitted):
+        behind = played.times > since
+        assert not played.valid[~behind].any()
+        assert played.valid[behind].all()
+
+
 def test_who_does_not_rest_is_not_centred(centred: Path, folder: Path, tmp_path: Path) -> None:
     """Where something else is asked for in the rest, or its recording is missing, the person is left out."""
     shutil.copytree(folder, tmp_path / "people")

@@ -110,6 +110,17 @@ def test_a_recording_in_a_unit_far_too_large_says_so(toy: Bundle, folder: Path) 
     assert any("--uv-per-count" in note and "too large" in note for note in wrong.notes)
 
 
+def test_what_is_large_for_a_while_leaves_the_unit_alone(toy: Bundle, folder: Path) -> None:
+    """A wrong unit is wrong throughout: ten seconds out of 48 are an electrode's, and not decided on."""
+    session = session_of(toy, folder, "S1")
+    data = session.recording.data.copy()
+    data[1600:3200] *= 1000
+    with OnnxRuntime().open(toy) as backend:
+        played = play(toy, backend, replace(session, recording=replace(session.recording, data=data)))
+    assert not played.valid[160 + 48 : 320].any()
+    assert not any("unit" in note for note in played.notes)
+
+
 @pytest.mark.parametrize("size", [1, 7, 500])
 def test_chunks_do_not_matter(toy: Bundle, folder: Path, size: int) -> None:
     """Played in chunks of any size, every hop is the same bit for bit."""

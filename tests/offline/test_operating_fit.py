@@ -400,13 +400,17 @@ def test_a_cell_of_another_design_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_nets_of_one_recipe_share_a_design(tmp_path: Path) -> None:
-    """Another temperature and a prior from other people are of the people, another setting is not."""
+    """Another temperature and a prior from other people are of the people, another setting is not.
+
+    How many channels a stream must have is asked of streams, not of nets.
+    """
     graph = toy_graph()
     manifest = toy_manifest(graph)
     manifest["input"]["dsp"].append({"kind": "align"})
     one = design_of(load(write_bundle(tmp_path / "one", manifest, graph)))
     manifest["input"]["dsp"][-1]["prior"] = np.eye(len(CHANNELS)).tolist()
     manifest["readout"]["temperature"] = 3.0
+    manifest["input"]["min_present"] = len(CHANNELS)
     other = design_of(load(write_bundle(tmp_path / "other", manifest, graph)))
     assert one == other
     manifest["input"]["dsp"][-1]["forget_s"] = 7.0
