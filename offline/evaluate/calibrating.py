@@ -15,14 +15,14 @@ from engine.head import source_head
 from offline.data.fingerprint import asked_of
 from offline.evaluate.calibrated import calibrated, row_of, summary
 from offline.evaluate.recordings import Options, Task, find_people, task_of
-from offline.evaluate.run import scorable
+from offline.evaluate.run import identity_of, scorable
 from offline.probe.tasks import Session
 from offline.provenance import versions
 from streamer.components import Config
 from streamer.errors import RecordingError
 
 KEPT = "calibrated"  # sub-folder of an evaluation's folder
-FORMAT = 5  # of what is kept: another one is made again
+FORMAT = 6  # of what is kept: another one is made again
 
 
 class Settings(Config):
@@ -128,8 +128,8 @@ def _kept_as(keep: Path, bundle: Bundle, task: Task, settings: Settings, session
         "versions": versions("onnxruntime"),
         "format": FORMAT,
     }
-    whole = digest(bundle.manifest.model_dump_json(exclude_defaults=True).encode())[:16]
-    return keep / KEPT / whole / f"{digest(json.dumps(about, sort_keys=True).encode())[:16]}.json"
+    how = digest(json.dumps(about, sort_keys=True).encode())[:16]
+    return keep / KEPT / identity_of(bundle) / f"{how}.json"
 
 
 def _read(path: Path | None) -> dict[str, Any] | None:
