@@ -81,6 +81,8 @@ def calibrate(
     resting_s = _rested(bundle, heard, ask, say)
     base, rest_s = centred(source, heard.log, resting_s)
     found = trials_of(bundle, heard.log, markers, replace(ask, rest_s=resting_s))
+    if found.unknown:
+        say(f"events of other names were passed over: {_seen(found)}")
     return fitted(bundle, base, found, made_of(found, heard.session.feed.info.name, rest_s))
 
 
@@ -167,7 +169,7 @@ def refuse_rest(bundle: Bundle, source: SourceHead) -> None:
         raise ConfigError(
             f"Bundle {bundle.label} was not trained on latents that are centred on each person's rest, and "
             "a shift of its head by a stretch of rest is no gain: people whom such heads had not learnt from "
-            "lost by it. Leave --rest out and give labelled trials."
+            "lost by it. Leave the rest out and give labelled trials."
         )
 
 
@@ -223,13 +225,17 @@ def _remedy(found: Labelled, readout: Readout) -> str:
     if found.short:
         said.append(f"{found.short} more were left out: they are shorter than what the bundle looks at.")
     if found.unknown:
-        seen = ", ".join(f"{n} x {name}" for name, n in found.unknown.items())
         new = next(name for name in readout.classes if name != readout.idle)
+        old = next(iter(found.unknown))
         said.append(
-            f"Events of other names were found: {seen}. `labels: {{{next(iter(found.unknown))}: {new}}}` in "
-            "the source block of a recording renames them; in a live stream whoever sends them must."
+            f"Events of other names were found: {_seen(found)}. `labels: {{{old}: {new}}}` in the source "
+            "block of a recording renames them; in a live stream whoever sends them must."
         )
     return " ".join(said) or "Give more signal, or check the names of the events."
+
+
+def _seen(found: Labelled) -> str:
+    return ", ".join(f"{n} x {name}" for name, n in found.unknown.items())
 
 
 def _file(

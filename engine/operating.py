@@ -230,9 +230,8 @@ def outlook(
         return f"{by}; nobody has measured what to expect of it"
     late = "" if point.median_s is None else f" after {point.median_s:.1f} s"
     on = "" if point.on is None else f", and one on for {100 * point.on:.2g} % of the time without a command"
-    rate = f"{point.false_per_min:.2g}"
     return (
-        f"{by}; at most {rate} false activation{'' if rate == '1' else 's'} a minute on average over people"
+        f"{by}; at most {_rate(point)} a minute on average over people"
         f"{_measured_on(point)}{on}: expect about {100 * point.hits:.0f} % of the commands{late}, "
         f"{100 * point.wrong:.0f} % taken for another{_doubt(point)}"
     )
@@ -243,10 +242,15 @@ def _not_as_measured(point: OperatingPoint, personal: bool, missing: int, n_chan
     before = ["before it was made yours"] * personal + ["with all its electrodes there"] * bool(missing)
     since = " since" * personal + f" with {missing} of {n_chans} channels made of others" * bool(missing)
     return (
-        f"{' and '.join(before)} that was at most {point.false_per_min:.2g} false activations a minute on "
+        f"{' and '.join(before)} that was at most {_rate(point)} a minute on "
         f"average over people. Nobody has measured what to expect{since}: watch your own rate before you "
         "trust it"
     )
+
+
+def _rate(point: OperatingPoint) -> str:
+    rate = f"{point.false_per_min:.2g}"
+    return f"{rate} false activation{'' if rate == '1' else 's'}"
 
 
 def _measured_on(point: OperatingPoint) -> str:

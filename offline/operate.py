@@ -19,7 +19,7 @@ from offline.activations import Tally, tally
 from offline.cells_played import read_played, temperature_of, told_design
 from offline.design import design_of, differing
 from offline.evaluate.namesakes import namesakes, told, told_met
-from offline.evaluate.played import Played, play
+from offline.evaluate.played import Played, play, undecided
 from offline.evaluate.protocol import Live
 from offline.evaluate.recordings import Options, find_people, look, protocol_of, task_of, trained_on
 from offline.evaluate.renaming import refuse_unused
@@ -82,7 +82,9 @@ def operate(
             progress(session.subject, done, len(sessions))
             played.append(play(bundle, backend, session))
     progress("", len(sessions), len(sessions))
-    said = {"decisions_of": "this bundle", "people": PEOPLE, **said}
+    never = [f"{one.subject}/{one.name} left out: {why}" for one in played if (why := undecided(one))]
+    played = [one for one in played if not undecided(one)]
+    said = {"decisions_of": "this bundle", "people": PEOPLE, **said, "notes": [*said["notes"], *never]}
     return _operated(bundle, played, said, Path(data), Path(output), options)
 
 
@@ -240,7 +242,8 @@ def _operated(
     settings, points = fit(played, readout.classes, readout.idle, readout.decision, live)
     if not points:
         raise RecordingError(
-            f"Nothing to measure in {where}: needed are good signal under commands, and without any."
+            f"Nothing to measure in {where}: needed are good signal under commands, and without any. "
+            f"{'; '.join(said.get('notes', []))}".rstrip()
         )
     about = said | _about(played, bundle, live)
     return _write(bundle, _Fitted(settings, points, live, about), output, head)

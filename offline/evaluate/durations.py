@@ -1,4 +1,4 @@
-"""How long the markers of a recording last that do not say it themselves, and what to tell of it."""
+"""How long the markers of a recording last that do not say it themselves, and what to tell of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from engine.lasting import endless, lasting
 from offline.probe.tasks import Session
+
+MOST, LONGEST = 8, 30  # names that a note lists, and letters of each
 
 
 def with_durations(
@@ -28,6 +30,9 @@ def with_durations(
             f"nobody says when some of {_listed(classes, open_ended)} were over, as no {idle} follows: they "
             "count neither as windows nor as commands, and what follows not as idle; say it with --trial-s"
         )
+    if others := list(dict.fromkeys(one.label for one in markers if one.label not in classes)):
+        listed = ", ".join(label[:LONGEST] for label in others[:MOST]) + ", ..." * (len(others) > MOST)
+        notes.append(f"markers of other names ask for nothing here: {listed}; --labels OLD=NEW renames them")
     return replace(session, recording=replace(recording, markers=tuple(markers))), tuple(notes)
 
 

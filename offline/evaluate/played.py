@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,8 @@ from streamer.types import Chunk, Marker, make_chunk
 CHUNK = 32  # samples; any other gives the same decisions
 ARRAYS = ("times", "log_probs", "valid", "labels")
 QUALITY = Quality()  # as a run has it
+UNDECIDED = "hardly a moment of it was decided on"
+FEWEST = 0.1  # of the hops: at its beginning signal in a wrong unit is not yet known as such
 MAX_GAP_S: float = RunConfig.model_fields["max_gap_s"].default
 
 
@@ -185,16 +188,27 @@ def play(
         labels=np.array([places[one.label] for one in made], dtype=np.int64),
         markers=tuple(recording.markers),
         duration_s=duration_s,
-        notes=(*pipeline.notes, *_doubts(pipeline, duration_s)),
+        notes=(*pipeline.notes, *_doubts(pipeline, duration_s, [one.valid for one in made])),
         every_s=pipeline.hop_s,
     )
 
 
-def _doubts(pipeline: Pipeline, duration_s: float) -> Iterator[str]:
-    """Say which channels are too large for most of a recording, and why that may be."""
-    large = [name for name, found in pipeline.bad_s.items() if found.get(TOO_LARGE, 0.0) > duration_s / 2]
-    if large:
-        yield f"{', '.join(large)} ({TOO_LARGE}) in {pipeline.info.unit}: {CURE}"
+def undecided(played: Played) -> str:
+    """Say why a recording was hardly ever decided on for its signal, or nothing."""
+    return next((note for note in played.notes if note.startswith(UNDECIDED)), "")
+
+
+def _doubts(pipeline: Pipeline, duration_s: float, valid: Sequence[bool]) -> Iterator[str]:
+    """Say which channels are bad for most of a recording that is hardly decided on, or too large, and why."""
+    worst = {name: max(found, key=lambda why: found[why]) for name, found in pipeline.bad_s.items() if found}
+    bad = {name: why for name, why in worst.items() if pipeline.bad_s[name][why] > duration_s / 2}
+    large = [name for name, why in bad.items() if why == TOO_LARGE]
+    cure = f" in {pipeline.info.unit}: {CURE}" if large else ""
+    if bad and sum(valid) < FEWEST * len(valid):
+        reasons = (f"{n} channels {why}" for why, n in Counter(bad.values()).most_common())
+        yield f"{UNDECIDED}: {', '.join(reasons)}{cure}"
+    elif large:
+        yield f"{', '.join(large)} ({TOO_LARGE}){cure}"
 
 
 def repair_as_run(recording: Recording, chain: Chain, quality: StepConfig | None = QUALITY) -> Repair:

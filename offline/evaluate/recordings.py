@@ -91,6 +91,11 @@ def task_of(bundle: Bundle, path: str | Path, options: Options | None = None) ->
         protocol_of(bundle, options),
         options.trial_s,
     )
+    if isinstance(task.protocol, Trials) and 0 < (task.trial_s or 0) < task.protocol.at_s - ATOM_S:
+        raise ConfigError(
+            f"Trials are said to last {task.trial_s:g} s, and the answer to each cue is asked for "
+            f"{task.protocol.at_s:g} s after it: give a longer --trial-s, or an earlier --at-s."
+        )
     bundle.readout  # noqa: B018 - refuses a bundle without classes, in words
     return task
 

@@ -16,7 +16,7 @@ from engine.bundle import Bundle, digest
 from offline.data.fingerprint import content_of
 from offline.data.sources import Subject
 from offline.evaluate.namesakes import namesakes, told, told_met
-from offline.evaluate.played import Played, play
+from offline.evaluate.played import Played, play, undecided
 from offline.evaluate.recordings import Looked, Options, Task, find_people, look, task_of, trained_on
 from offline.evaluate.renaming import refuse_unused
 from offline.evaluate.scores import Scores, score
@@ -182,7 +182,11 @@ def _add(one: Evaluation, looked: Looked, backend: Backend, keep: Path | None, p
         one.skipped[looked.where] = looked.why
     else:
         try:
-            one.played.append(_played(one, looked.session, backend, keep, playing))
+            played = _played(one, looked.session, backend, keep, playing)
+            if why := undecided(played):
+                one.skipped[looked.where] = why
+                return
+            one.played.append(played)
             one.assumed.update(looked.notes)
         except (RecordingError, StreamMismatch) as error:
             one.skipped[looked.where] = str(error)

@@ -148,7 +148,7 @@ def test_the_outlook_tells_what_a_rate_of_beginnings_does_not() -> None:
 def test_what_the_bundles_head_did_is_no_promise_of_another() -> None:
     """Rates were measured with the bundle's own head: with another they are no promise."""
     said = outlook(OWN, POINTS, OWN, personal=True)
-    assert "before it was made yours that was at most 1 false activations a minute" in said
+    assert "before it was made yours that was at most 1 false activation a minute" in said
     assert "Nobody has measured what to expect since" in said
     assert "expect about" not in said
 
@@ -156,7 +156,7 @@ def test_what_the_bundles_head_did_is_no_promise_of_another() -> None:
 def test_what_a_whole_cap_did_is_no_promise_of_half_a_one() -> None:
     """Rates were measured with every electrode there: with channels made of others they are no promise."""
     said = outlook(OWN, POINTS, OWN, interpolated=(14, 22))
-    assert "with all its electrodes there that was at most 1 false activations a minute" in said
+    assert "with all its electrodes there that was at most 1 false activation a minute" in said
     assert "Nobody has measured what to expect with 14 of 22 channels made of others" in said
     assert "expect about" not in said
     assert outlook(OWN, POINTS, OWN, interpolated=(0, 22)) == outlook(OWN, POINTS, OWN)

@@ -29,6 +29,7 @@ from offline.evaluate.played import ARRAYS, Played, play
 from offline.evaluate.protocol import Trials
 from offline.evaluate.recordings import Options, find_people, look, openers, task_of
 from offline.evaluate.run import document_of, evaluate, evaluate_all, kept_as
+from offline.operate import operate
 from offline.probe.tasks import Session
 from streamer.errors import BundleError, RecordingError
 from streamer.sources.recording import load as load_recording
@@ -108,6 +109,37 @@ def test_a_recording_in_a_unit_far_too_large_says_so(toy: Bundle, folder: Path) 
     assert not wrong.valid[48:].any()  # three seconds: a step of an offset would be over by then
     assert not any("unit" in note for note in right.notes)
     assert any("--uv-per-count" in note and "too large" in note for note in wrong.notes)
+
+
+@pytest.mark.parametrize(
+    ("gain", "why"), [(1000.0, "8 channels too large in uV: the"), (0.0, "8 channels flat")]
+)
+def test_what_is_not_decided_on_is_no_mistake_of_a_decoder(
+    toy: Bundle, folder: Path, tmp_path: Path, gain: float, why: str
+) -> None:
+    """It is left out of the score, and of an operating point, by name and with what is wrong."""
+    people = shutil.copytree(folder, tmp_path / "people")
+    spoiled = people / "S1" / "S1R1.npz"
+    with np.load(spoiled) as file:
+        arrays = dict(file)
+    np.savez(spoiled, **{**arrays, "scale": arrays["scale"] * gain})
+    for keep in (None, tmp_path / "kept", tmp_path / "kept"):
+        one = evaluate(toy, people, keep=keep)
+        assert list(one.skipped) == ["S1/S1R1"]
+        assert f"decided on: {why}" in one.skipped["S1/S1R1"]
+        assert len(one.played) == 5
+    bundle = operate(toy.folder, people, tmp_path / "operated", ["S1", "S2"])
+    told = bundle.manifest.provenance["operating"]
+    assert (told["recordings"], told["commands"]) == (3, 18)
+    assert any("S1/S1R1 left out" in note and why in note for note in told["notes"])
+
+
+def test_words_of_other_names_are_told(toy: Bundle, folder: Path, run_writer: Writer, tmp_path: Path) -> None:
+    """What asks for nothing that the bundle has is named, once: a word that should have been renamed."""
+    assert not evaluate(toy, folder, ["S2"]).notes()
+    renamed = Options(folder={"labels": {"left_fist": "clap"}})
+    notes = evaluate(toy, folder, ["S2"], options=renamed).notes()
+    assert notes == ["markers of other names ask for nothing here: clap; --labels OLD=NEW renames them"]
 
 
 def test_what_is_large_for_a_while_leaves_the_unit_alone(toy: Bundle, folder: Path) -> None:

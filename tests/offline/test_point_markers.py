@@ -16,7 +16,7 @@ from engine.bundle import Bundle, load
 from offline.cli import app
 from offline.evaluate.recordings import Options
 from offline.evaluate.run import document_of, evaluate
-from streamer.errors import RecordingError
+from streamer.errors import ConfigError, RecordingError
 
 Writer = Callable[..., Path]
 Events = np.ndarray[Any, Any]
@@ -100,6 +100,13 @@ def test_a_length_that_is_said_makes_trials_of_points(
     whole = scored(toy, known, protocol=WINDOWS)
     kept = ("n_trials", "accuracy", "per_subject", "idle", "reliability", "coverage_risk", "notes")
     assert {key: said[key] for key in kept} == {key: whole[key] for key in kept}
+
+
+def test_trials_that_are_over_before_their_answer_are_refused(toy: Bundle, cues_alone: Path) -> None:
+    """The answer would be that of the pause behind them."""
+    with pytest.raises(ConfigError, match=r"said to last 2 s, .* asked for 3 s after it"):
+        scored(toy, cues_alone, trial_s=2.0)
+    assert scored(toy, cues_alone, trial_s=2.0, protocol={"at_s": 2.0})["n_trials"] == 6
 
 
 @pytest.mark.parametrize("options", [["--window-s", "60"], ["--window-s", "1"]])
