@@ -21,15 +21,17 @@ from streamer.sources.recording import Recording
 from streamer.types import Decision
 
 COLOURS = ("#9aa0a6", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#8c564b")
-SHOWN = ("C3", "C4")
-LIFT_UV = 120.0  # between the drawn channels
+HANDS = ("C3", "C4")
+MOST = 4  # channels that are drawn
+SPREAD = (0.5, 99.5)  # percentiles that neighbours are lifted apart by: an artefact may reach over
 
 
 def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: float) -> dict[str, Any]:
     """Play the recording through the live pipeline and write a picture of a stretch of it.
 
-    Above, two raw channels over the hand areas; below, the probability of each class as it was put out;
-    shaded, what the subject had been asked to imagine.
+    Above, two raw channels over the hand areas or, where the bundle does not look at them, up to four that it
+    looks at; below, the probability of each class as it was put out; shaded, what the subject had been asked
+    for.
 
     Returns
     -------
@@ -62,8 +64,7 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
     figure, (above, below) = plt.subplots(
         2, 1, sharex=True, figsize=(10, 4.6), height_ratios=(1, 1.4), layout="constrained"
     )
-    _draw_signal(above, recording, start_s, end_s)
-    above.set_title(f"{session.subject}, {session.name}")
+    _draw_signal(above, session, _shown(pipeline), start_s, end_s)
     _draw_decisions(below, decisions, bundle)
     for axes in (above, below):
         _shade(axes, recording, bundle, start_s, end_s)
@@ -105,15 +106,27 @@ def refuse(path: Path) -> None:
         raise ConfigError(f"Picture {path}: there is no folder {path.parent}.")
 
 
-def _draw_signal(axes: Any, recording: Recording, start_s: float, end_s: float) -> None:
-    names = list(recording.info.ch_names)
+def _shown(pipeline: Pipeline) -> Sequence[str]:
+    """Return the channels to draw: those over the hands, or else the first that the bundle looks at."""
+    names = [pipeline.info.ch_names[column] for column in pipeline.columns]
+    return HANDS if set(HANDS) <= set(names) else names[:MOST]
+
+
+def _draw_signal(axes: Any, session: Session, shown: Sequence[str], start_s: float, end_s: float) -> None:
+    """Draw channels one under the other, in the recording's own unit."""
+    recording, whose = session.recording, f"{session.subject}, {session.name}"
     rows = slice(*np.searchsorted(recording.times, (start_s, end_s)))
-    for lift, name in enumerate(reversed([name for name in SHOWN if name in names])):
-        y = recording.data[rows, names.index(name)]
-        axes.plot(recording.times[rows], y - np.median(y) + lift * LIFT_UV, lw=0.5, color="#333333")
-        axes.text(start_s, lift * LIFT_UV, f"{name}  ", ha="right", va="center")
-    axes.set(yticks=[], ylabel=f"{recording.info.stype} ({recording.info.unit})")
-    axes.yaxis.set_label_coords(-0.055, 0.5)
+    data = recording.data[rows, [recording.info.ch_names.index(name) for name in shown]]
+    data = np.where(np.isfinite(data), data, np.nan)
+    known = np.where(np.isnan(data).all(axis=0), 0, data) if len(data) else np.zeros((1, len(shown)))
+    low, middle, high = np.nanpercentile(known, (SPREAD[0], 50, SPREAD[1]), axis=0)
+    lift = float(f"{(high - low).max():.1g}") or 1.0  # a round one, as it is told
+    for place, name in enumerate(shown):
+        y = -place * lift  # one under the other
+        axes.plot(recording.times[rows], data[:, place] - middle[place] + y, lw=0.5, color="#333333")
+        axes.text(start_s, y, f"{name}  ", ha="right", va="center")
+    apart = f", {lift:g} {recording.info.unit} from line to line" if len(shown) > 1 else ""
+    axes.set(yticks=[], title=f"{whose}: {recording.info.stype}{apart}")
     axes.tick_params(bottom=False)
 
 
@@ -129,7 +142,8 @@ def _draw_decisions(axes: Any, decisions: Sequence[Decision], bundle: Bundle) ->
             lw=1.5,
             label=name.replace("_", " "),
         )
-    axes.legend(loc="upper left", ncols=3, frameon=False, bbox_to_anchor=(0, 1.16))
+    # held at its lower edge: further rows go up, and the layout makes room for them
+    axes.legend(loc="lower left", ncols=3, frameon=False, bbox_to_anchor=(0, 1))
 
 
 def _shade(axes: Any, recording: Recording, bundle: Bundle, start_s: float, end_s: float) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import toy_bundle
 from toy_bundle import CHANNELS, toy_graph, toy_manifest, write_bundle
 from typer.testing import CliRunner
 
@@ -17,6 +19,8 @@ pytest.importorskip("matplotlib")
 from offline import picture
 from offline.cli import app
 from offline.evaluate import topography
+
+HANDS = ("C3", "C4")
 
 
 @pytest.fixture
@@ -43,6 +47,63 @@ def test_there_may_be_more_classes_than_colours(
     monkeypatch.setattr(picture, "COLOURS", picture.COLOURS[:2])
     done = CliRunner().invoke(app, [*words, str(tmp_path / "x.png"), "--start-s", "10"])
     assert done.exit_code == 0, done.output
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are saved, to be looked at."""
+    from matplotlib.figure import Figure
+
+    figures: list[Any] = []
+    save = Figure.savefig
+
+    def keep(figure: Any, *args: Any, **options: Any) -> None:
+        save(figure, *args, **options)
+        figures.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [(CHANNELS, HANDS), (tuple(f"E{i}" for i in range(8)), ("E0", "E1", "E2", "E3"))]
+)
+def test_what_the_bundle_looks_at_is_drawn_one_under_the_other(
+    tmp_path: Path,
+    run_writer: Callable[..., Path],
+    drawn: list[Any],
+    names: tuple[str, ...],
+    shown: tuple[str, ...],
+) -> None:
+    """The hand areas or else its own first channels, although the recording has hand areas as well."""
+    channels = names if set(HANDS) <= set(names) else (*HANDS, *names)
+    recording = run_writer(tmp_path / "P1" / "one.npz", seed=1, channels=channels)
+    manifest = toy_manifest(toy_graph())
+    manifest["input"]["ch_names"] = list(names)
+    bundle = write_bundle(tmp_path / "toy", manifest, toy_graph())
+    done = CliRunner().invoke(app, ["draw", str(bundle), str(recording), str(tmp_path / "x.png")])
+    assert done.exit_code == 0, done.output
+    above = drawn[0].axes[0]
+    assert tuple(text.get_text().strip() for text in above.texts) == shown
+    lines = [np.asarray(line.get_ydata()) for line in above.lines]
+    apart = [np.median(one) - np.median(other) for one, other in pairwise(lines)]
+    assert len(lines) == len(shown)
+    assert min(apart) > max(np.std(one) for one in lines)
+
+
+def test_the_legend_lies_over_no_curve(
+    tmp_path: Path, run_writer: Callable[..., Path], drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends above the panel of probabilities and below that of the signal, with a second row as well."""
+    monkeypatch.setattr(toy_bundle, "CLASSES", ("rest", "left_fist", "right_fist", "feet", "tongue"))
+    bundle = write_bundle(tmp_path / "toy", toy_manifest(toy_graph()), toy_graph())
+    recording = run_writer(tmp_path / "P1" / "one.npz", seed=1, channels=CHANNELS)
+    done = CliRunner().invoke(app, ["draw", str(bundle), str(recording), str(tmp_path / "x.png")])
+    assert done.exit_code == 0, done.output
+    above, below = drawn[0].axes
+    legend = below.get_legend().get_window_extent()
+    assert below.get_window_extent().y1 <= legend.y0
+    assert legend.y1 <= above.get_window_extent().y0
 
 
 def test_a_channel_that_is_not_used_spoils_no_picture(
