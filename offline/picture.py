@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from engine.pipeline import Pipeline
 from engine.scoring import answer_trials
 from offline.evaluate.played import chunks, repair_as_run
 from offline.probe.tasks import Session
+from streamer.dsp.quality import CURE, LINE_NOISE, TOO_LARGE
 from streamer.dsp.quality import Config as Quality
 from streamer.errors import ConfigError
 from streamer.sources.recording import Recording
@@ -23,6 +25,7 @@ from streamer.types import Decision
 COLOURS = ("#9aa0a6", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#8c564b")
 HANDS = ("C3", "C4")
 MOST = 4  # channels that are drawn
+MOSTLY = 0.5  # of a recording
 SPREAD = (0.5, 99.5)  # percentiles that neighbours are lifted apart by: an artefact may reach over
 
 
@@ -36,7 +39,8 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
     Returns
     -------
     dict
-        The picture's path, and how the trials in it were answered where the bundle is asked trials.
+        The picture's path, why most of the recording was not decided on where that is so, and how the trials
+        in the picture were answered where the bundle is asked trials.
 
     Raises
     ------
@@ -61,18 +65,44 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
         mended = chunks(recording, repair=repair_as_run(recording, pipeline.chain))
         decisions = [decision for chunk in mended for decision in pipeline.process(chunk)]
     end_s = min(start_s + seconds, last_s)
+    why, cure = _undecided(pipeline, decisions, last_s)
     figure, (above, below) = plt.subplots(
         2, 1, sharex=True, figsize=(10, 4.6), height_ratios=(1, 1.4), layout="constrained"
     )
     _draw_signal(above, session, _shown(pipeline), start_s, end_s)
     _draw_decisions(below, decisions, bundle)
+    if why:
+        below.text(0.5, 0.5, why, transform=below.transAxes, ha="center")
     for axes in (above, below):
         _shade(axes, recording, bundle, start_s, end_s)
         axes.spines[["top", "right"]].set_visible(False)
     below.set(xlim=(start_s, end_s), ylim=(0, 1), xlabel="time (s)", ylabel="probability")
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    return {"picture": str(path), **_answered(decisions, recording, bundle, start_s, end_s)}
+    told = {"undecided": f"{why}{cure}"} if why else {}
+    return {"picture": str(path), **told, **_answered(decisions, recording, bundle, start_s, end_s)}
+
+
+def _undecided(pipeline: Pipeline, decisions: Sequence[Decision], duration_s: float) -> tuple[str, str]:
+    """Return why most of a recording was not decided on, in a line, and what to do about it; else nothing."""
+    # not only where none is valid: before the first verdict on the signal some are
+    share = np.mean([not one.valid for one in decisions]) if decisions else 1.0
+    if share <= MOSTLY:
+        return "", ""
+    amount = f"only {1 - share:.0%} was decided on" if share < 1 else "nothing was decided"
+    verdicts = (
+        reason
+        for seconds in pipeline.bad_s.values()
+        for reason, bad_s in seconds.items()
+        if bad_s > MOSTLY * duration_s and reason != LINE_NOISE  # which is only told
+    )
+    reasons = Counter(verdicts)
+    if not reasons:
+        delays = pipeline.delays()
+        needed_s = (delays["left_context_ms"] + delays["hop_ms"]) / 1e3
+        return f"{amount}: the model needs {needed_s:.3g} s of good signal without a hole first", ""
+    said = ", ".join(f"{n} channels {reason}" for reason, n in reasons.most_common())
+    return f"{amount}: {said}", f" in {pipeline.info.unit}: {CURE}" if TOO_LARGE in reasons else ""
 
 
 def _answered(
@@ -133,7 +163,8 @@ def _draw_signal(axes: Any, session: Session, shown: Sequence[str], start_s: flo
 def _draw_decisions(axes: Any, decisions: Sequence[Decision], bundle: Bundle) -> None:
     times = [decision.time for decision in decisions]
     values = np.array([decision.probabilities for decision in decisions])  # (n, n_classes)
-    values[[not decision.valid for decision in decisions]] = np.nan
+    values = values.reshape(-1, len(bundle.readout.classes))  # where there is none as well
+    values[np.array([not decision.valid for decision in decisions], dtype=bool)] = np.nan
     for column, name in enumerate(bundle.readout.classes):
         axes.plot(
             times,

@@ -106,6 +106,38 @@ def test_the_legend_lies_over_no_curve(
     assert legend.y1 <= above.get_window_extent().y0
 
 
+@pytest.mark.parametrize(
+    ("gain", "kept_s", "said"),
+    [
+        (1e6, 48, "8 channels too large"),
+        (0, 48, "8 channels flat"),
+        (1, 0.05, "s of good signal without a hole first"),
+    ],
+)
+def test_where_most_is_undecided_it_is_said_why(
+    words: list[str], tmp_path: Path, drawn: list[Any], gain: float, kept_s: float, said: str
+) -> None:
+    """In the picture and on the screen, by what was said of the signal, or as too short."""
+    content = dict(np.load(words[2]))
+    content["scale"] = content["scale"] * gain
+    content["data"] = content["data"][:, : round(kept_s * content["sfreq"])]
+    content["events"] = content["events"][:1]
+    np.savez(words[2], **content)
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "x.png"), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)["undecided"]
+    assert said in told
+    assert ("the unit is wrong" in told) == (gain > 1)
+    assert said in drawn[0].axes[1].texts[0].get_text()
+
+
+def test_where_most_was_decided_no_reason_is_told(words: list[str], tmp_path: Path, drawn: list[Any]) -> None:
+    """Neither in the picture nor on the screen."""
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "x.png"), "--json"])
+    assert "undecided" not in json.loads(done.stdout)
+    assert not drawn[0].axes[1].texts
+
+
 def test_a_channel_that_is_not_used_spoils_no_picture(
     words: list[str], tmp_path: Path, run_writer: Callable[..., Path]
 ) -> None:
