@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import Bundle
 from engine.pipeline import Pipeline
 from engine.scoring import answer_trials
+from offline.evaluate.durations import with_durations
 from offline.evaluate.played import chunks, repair_as_run
 from offline.probe.tasks import Session
 from streamer.dsp.quality import CURE, LINE_NOISE, TOO_LARGE
 from streamer.dsp.quality import Config as Quality
 from streamer.errors import ConfigError
 from streamer.sources.recording import Recording
-from streamer.types import Decision
+from streamer.types import Decision, Marker
 
 COLOURS = ("#9aa0a6", "#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#8c564b")
 HANDS = ("C3", "C4")
@@ -34,7 +35,7 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
 
     Above, two raw channels over the hand areas or, where the bundle does not look at them, up to four that it
     looks at; below, the probability of each class as it was put out; shaded, what the subject had been asked
-    for.
+    for; a line and a name, where that began and nobody says how long it went on.
 
     Returns
     -------
@@ -48,6 +49,8 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
         No picture can be written there, or the stretch begins behind the recording's end.
     """
     refuse(path)
+    readout = bundle.readout
+    session, _ = with_durations(session, readout.classes, readout.idle, None)
     recording = session.recording
     last_s = float(recording.times[-1])
     if start_s >= last_s:
@@ -73,6 +76,7 @@ def draw(bundle: Bundle, session: Session, path: Path, start_s: float, seconds: 
     _draw_decisions(below, decisions, bundle)
     if why:
         below.text(0.5, 0.5, why, transform=below.transAxes, ha="center")
+    _name_points(above, recording, bundle, start_s, end_s)
     for axes in (above, below):
         _shade(axes, recording, bundle, start_s, end_s)
         axes.spines[["top", "right"]].set_visible(False)
@@ -177,11 +181,30 @@ def _draw_decisions(axes: Any, decisions: Sequence[Decision], bundle: Bundle) ->
     axes.legend(loc="lower left", ncols=3, frameon=False, bbox_to_anchor=(0, 1))
 
 
-def _shade(axes: Any, recording: Recording, bundle: Bundle, start_s: float, end_s: float) -> None:
-    """Shade cued stretches in their class's colour."""
-    classes = bundle.readout.classes
+def _asked(
+    recording: Recording, bundle: Bundle, start_s: float, end_s: float
+) -> Iterator[tuple[Marker, str]]:
+    """Yield what was asked for in a stretch, idle aside, with the colour of its class."""
+    classes, idle = bundle.readout.classes, bundle.readout.idle
     for marker in recording.markers:
-        inside = marker.time < end_s and marker.time + marker.duration > start_s
-        if inside and marker.label in classes and marker.label != bundle.readout.idle:
-            colour = COLOURS[classes.index(marker.label) % len(COLOURS)]
+        inside = marker.time < end_s and marker.time + marker.duration >= start_s
+        if inside and marker.label in classes and marker.label != idle:
+            yield marker, COLOURS[classes.index(marker.label) % len(COLOURS)]
+
+
+def _shade(axes: Any, recording: Recording, bundle: Bundle, start_s: float, end_s: float) -> None:
+    """Shade cued stretches in their class's colour; a line where a cue is a point."""
+    for marker, colour in _asked(recording, bundle, start_s, end_s):
+        if marker.duration > 0:
             axes.axvspan(marker.time, marker.time + marker.duration, color=colour, alpha=0.15, lw=0)
+        else:
+            axes.axvline(marker.time, color=colour, lw=1)
+
+
+def _name_points(axes: Any, recording: Recording, bundle: Bundle, start_s: float, end_s: float) -> None:
+    """Write beside a cue that is a point what it asks for: one colour alone is easily taken for another."""
+    top = axes.get_xaxis_transform()
+    for marker, colour in _asked(recording, bundle, start_s, end_s):
+        if marker.duration <= 0:
+            name = f" {marker.label.replace('_', ' ')}"
+            axes.text(marker.time, 1, name, color=colour, size=8, va="top", transform=top, clip_on=True)

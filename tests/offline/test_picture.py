@@ -138,6 +138,29 @@ def test_where_most_was_decided_no_reason_is_told(words: list[str], tmp_path: Pa
     assert not drawn[0].axes[1].texts
 
 
+@pytest.mark.parametrize("idle_told", [True, False])
+def test_cues_without_a_duration_are_drawn(
+    words: list[str], tmp_path: Path, drawn: list[Any], idle_told: bool
+) -> None:
+    """Shaded where idle says when they end, else, as of the last one, a line in both panels and a name."""
+    content = dict(np.load(words[2]))
+    events = content["events"]
+    asked = int((events[:, 2] > 0).sum())
+    events[:, 1] = 0
+    content["events"] = events if idle_told else events[events[:, 2] > 0]
+    np.savez(words[2], **content)
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "x.png")])
+    assert done.exit_code == 0, done.output
+    above, below = drawn[0].axes
+    names = [text.get_text().strip() for text in above.texts if text.get_text().strip() not in HANDS]
+    points = [sum(len(line.get_xdata()) == 2 for line in axes.lines) for axes in (above, below)]
+    shaded = [sum(patch.get_width() > 0 for patch in axes.patches) for axes in (above, below)]
+    lines = 1 if idle_told else asked
+    assert (points, shaded) == ([lines] * 2, [asked - lines] * 2)
+    assert len(names) == lines
+    assert set(names) <= {"left fist", "right fist"}
+
+
 def test_a_channel_that_is_not_used_spoils_no_picture(
     words: list[str], tmp_path: Path, run_writer: Callable[..., Path]
 ) -> None:
