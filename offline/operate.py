@@ -11,11 +11,12 @@ from typing import Any
 
 from engine.backends.onnxruntime import Config as OnnxRuntime
 from engine.bundle import MANIFEST, Bundle, digest, load
-from engine.bundle_folder import refuse_other, replace_files
+from engine.bundle_folder import CARD, refuse_other, replace_files
 from engine.decision import DecisionSettings
 from engine.manifest import PRODUCTS
 from engine.operating import OperatingPoint
 from offline.activations import Tally, tally
+from offline.card import operated_anew
 from offline.cells_played import read_played, temperature_of, told_design
 from offline.design import design_of, differing
 from offline.evaluate.namesakes import namesakes, told, told_met
@@ -288,11 +289,17 @@ def _about(played: Sequence[Played], bundle: Bundle, live: Live) -> dict[str, An
 
 
 def _write(bundle: Bundle, fitted: _Fitted, folder: Path, head: bytes | None = None) -> Bundle:
-    """Write the bundle as it now decides; of the files beside the manifest only the head may be another."""
+    """Write the bundle as it now decides; of the files beside the manifest the head may be another.
+
+    The card says that its figures are of the settings before.
+    """
     contents = {name: (bundle.folder / name).read_bytes() for name in bundle.manifest.files}
     files = dict(bundle.manifest.files)
     if head is not None and bundle.readout.head is not None:
         contents[bundle.readout.head], files[bundle.readout.head] = head, digest(head)
+    if CARD in contents:
+        contents[CARD] = operated_anew(contents[CARD], fitted.about)
+        files[CARD] = digest(contents[CARD])
     changed = {"decision": fitted.settings, "operating": fitted.points}
     manifest = bundle.manifest.model_copy(
         update={
