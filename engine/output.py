@@ -74,7 +74,9 @@ class Output:
             columns = [[name.replace("_", "_\n"), *column] for name, *column in columns]
         with _printed():
             for part in _parts(columns, width):
-                self._out.print(_table(title, part, width))
+                # Above the table, not of it: a narrow one would break it.
+                self._out.print(title, style="italic", markup=False, soft_wrap=True)
+                self._out.print(_table(part, width))
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -99,9 +101,9 @@ class Output:
             self.say(f"error: {message}")
 
 
-def _table(title: str, columns: Sequence[Sequence[str]], width: int) -> Table:
+def _table(columns: Sequence[Sequence[str]], width: int) -> Table:
     """Return a table of columns, a name and then cells each; texts wrap, a single word only where it must."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     narrow = sum(_takes(column, str.splitlines) for column in columns) >= width
     for (name, *cells), least in zip(columns, _least(columns, width), strict=True):
         fixed = narrow and not any(" " in cell for cell in cells)
