@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.answers import ATOM_S
 from engine.lasting import endless
-from offline.evaluate.answers import ATOM_S
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Live
 from offline.rates import upper_limit

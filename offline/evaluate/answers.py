@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.answers import ATOM_S
 from offline.evaluate.played import Played
 from offline.evaluate.protocol import Trials, Windows
 from streamer.types import Marker
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
-ATOM_S = 1e-6  # what stamps that are sums may be off by
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,12 @@ from typing import Any
 from pydantic import Field, PositiveFloat, ValidationError
 
 from engine.adapt import fit
-from engine.answers import told_task
+from engine.answers import ATOM_S, told_task
 from engine.bundle import Bundle
 from engine.faults import faults
 from offline.data.fingerprint import fingerprint_of_file
 from offline.data.segments import chosen
 from offline.data.sources import Folder, Subject, find, select, subject_of
-from offline.evaluate.answers import ATOM_S
 from offline.evaluate.durations import with_durations
 from offline.evaluate.played import QUALITY
 from offline.evaluate.protocol import Trials, Windows, parse

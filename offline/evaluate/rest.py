@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.answers import ENOUGH
+from engine.answers import ATOM_S, ENOUGH
 from engine.rest import asked
-from offline.evaluate.answers import ATOM_S
 from offline.probe.tasks import Session
 
 

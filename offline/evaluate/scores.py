@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.answers import ATOM_S
 from engine.decision import DecisionConfig, DecisionSettings
 from offline.evaluate.answers import (
-    ATOM_S,
     Answers,
     answer_at,
     answers,
